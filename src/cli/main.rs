@@ -1,0 +1,2 @@
+//! The `memspy` program: parse, match, exit code.
+fn main() {}

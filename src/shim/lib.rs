@@ -1,0 +1,1 @@
+//! libmemspy.so, preloaded into a program to record its memory calls.
