@@ -96,7 +96,7 @@ impl<'a> Line<'a> {
 
     /// Begins a line that is committed at once (used outside the event buffers).
     pub fn whole(buf: &'a mut [u8], tag: &Tag) -> Self {
-        let mut line = Line::new(buf, tag);
+        let line = Line::new(buf, tag);
         if let Some(byte) = line.buf.first_mut() {
             *byte = b'{';
         }

@@ -96,6 +96,8 @@ ops! {
     Map = "map",
     /// A named point in time.
     Mark = "mark",
+    /// Head of a leak check's result.
+    Check = "check",
     /// A group of blocks that a leak check found.
     Leak = "leak",
 }
