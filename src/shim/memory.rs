@@ -1,0 +1,126 @@
+//! The shim's own memory: a bump over pages that it mapped itself, never freed.
+//!
+//! Nothing here touches the host's heap. Used at start, for a new thread, a new module, a new stack; never for an
+//! event. Lock-free: a chunk is claimed by one compare-exchange, so signals, threads and forks can't get stuck.
+
+use crate::sys;
+use core::alloc::{GlobalAlloc, Layout};
+use core::ptr::{NonNull, null_mut};
+use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering::*};
+
+const CHUNK: usize = 256 * 1024;
+
+/// The head of a chunk: what is used of it, itself included.
+struct Chunk {
+    used: AtomicUsize,
+    len: usize,
+}
+
+static CURRENT: AtomicPtr<Chunk> = AtomicPtr::new(null_mut());
+static MAPPED: AtomicUsize = AtomicUsize::new(0);
+
+/// Bytes that the shim has mapped for itself, buffers included.
+pub(crate) fn mapped_bytes() -> usize {
+    MAPPED.load(Relaxed)
+}
+
+/// Notes bytes that another part of the shim mapped.
+pub(crate) fn count_mapped(bytes: usize) {
+    MAPPED.fetch_add(bytes, Relaxed);
+}
+
+/// Maps `len` zeroed bytes of private memory that a core dump leaves out.
+pub(crate) fn map_pages(len: usize) -> Option<NonNull<u8>> {
+    let prot = libc::PROT_READ | libc::PROT_WRITE;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    // SAFETY: no address is asked for, so nothing existing is touched.
+    let at = unsafe { sys::mmap(0, len, prot, flags, -1, 0) }.ok()?;
+    // SAFETY: the range was mapped just now and nothing else knows it.
+    let _ = unsafe { sys::madvise(at, len, libc::MADV_DONTDUMP) };
+    count_mapped(len);
+    NonNull::new(at)
+}
+
+/// Zeroed memory for the life of the process; `None` when the kernel has none.
+///
+/// `align` must be a power of two up to a page.
+pub(crate) fn bump(len: usize, align: usize) -> Option<NonNull<u8>> {
+    if len > CHUNK / 4 {
+        return map_pages(len.checked_next_multiple_of(4096)?);
+    }
+    loop {
+        let chunk = CURRENT.load(Acquire);
+        if let Some(place) = claim(chunk, len, align) {
+            return Some(place);
+        }
+        let fresh = map_pages(CHUNK)?.cast::<Chunk>();
+        // SAFETY: the pages are ours alone until the compare-exchange publishes them.
+        unsafe {
+            fresh.write(Chunk {
+                used: AtomicUsize::new(size_of::<Chunk>()),
+                len: CHUNK,
+            });
+        }
+        if CURRENT
+            .compare_exchange(chunk, fresh.as_ptr(), AcqRel, Acquire)
+            .is_err()
+        {
+            MAPPED.fetch_sub(CHUNK, Relaxed);
+            // SAFETY: another thread was quicker, nobody has seen these pages.
+            unsafe { sys::munmap(fresh.as_ptr().cast(), CHUNK) };
+        }
+    }
+}
+
+fn claim(chunk: *mut Chunk, len: usize, align: usize) -> Option<NonNull<u8>> {
+    let start = NonNull::new(chunk)?.cast::<u8>();
+    // SAFETY: a published chunk is initialised and never unmapped.
+    let chunk = unsafe { &*chunk };
+    let mut used = chunk.used.load(Relaxed);
+    loop {
+        let from = used.checked_next_multiple_of(align)?;
+        let to = from.checked_add(len)?;
+        if to > chunk.len {
+            return None;
+        }
+        match chunk.used.compare_exchange_weak(used, to, AcqRel, Relaxed) {
+            // SAFETY: `from`..`to` lies inside the chunk and the compare-exchange made it ours.
+            Ok(_) => return Some(unsafe { start.add(from) }),
+            Err(now) => used = now,
+        }
+    }
+}
+
+/// The allocator of all Rust code in the shim (framehop's module lists): the bump above.
+pub(crate) struct OwnMemory;
+
+// SAFETY: `bump` answers memory that is zeroed, aligned as asked, and never given out twice; what is freed is never used again.
+unsafe impl GlobalAlloc for OwnMemory {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        bump(layout.size(), layout.align()).map_or(null_mut(), NonNull::as_ptr)
+    }
+
+    unsafe fn dealloc(&self, _: *mut u8, _: Layout) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::bump;
+
+    #[test]
+    fn memory_is_zeroed_aligned_and_given_out_once() {
+        let mut ends = Vec::new();
+        for i in 1..2000usize {
+            let align = 1 << (i % 8);
+            let at = bump(i % 300 + 1, align).expect("memory").as_ptr();
+            assert_eq!(at as usize % align, 0);
+            // SAFETY: `bump` gave out this many bytes.
+            let bytes = unsafe { core::slice::from_raw_parts_mut(at, i % 300 + 1) };
+            assert!(bytes.iter().all(|byte| *byte == 0));
+            bytes.fill(1);
+            ends.push((at as usize, at as usize + bytes.len()));
+        }
+        ends.sort_unstable();
+        assert!(ends.windows(2).all(|pair| pair[0].1 <= pair[1].0));
+    }
+}
