@@ -1,2 +1,63 @@
-//! The `memspy` program: parse, match, exit code.
-fn main() {}
+//! The `memspy` program: parse, match, exit code. Everything else stands in a file named after its noun.
+//!
+//! A subcommand is a file with a clap `Args` struct and `pub(crate) fn run(args) -> anyhow::Result<u8>`.
+#![deny(unsafe_code)]
+
+mod args;
+mod completions;
+mod exit;
+mod launch;
+mod log_dir;
+mod man;
+mod preflight;
+mod run;
+mod shim_file;
+mod signal;
+mod terminal;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Args, Command};
+
+fn main() -> ExitCode {
+    signal::default_sigpipe();
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => return usage(&error),
+    };
+    let default_code = args.command.error_code();
+    let result = match args.command {
+        Command::Run(args) => run::run(args),
+        Command::ShimPath(args) => shim_file::run(&args),
+        Command::Completions(args) => completions::run(&args),
+        Command::Man(args) => man::run(&args),
+    };
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            terminal::say(&format!("{error:#}"));
+            let chosen = error
+                .downcast_ref::<exit::Failure>()
+                .map(|failure| failure.code);
+            ExitCode::from(chosen.unwrap_or(default_code))
+        }
+    }
+}
+
+/// Prints help, the version, or what is wrong with the command line.
+fn usage(error: &clap::Error) -> ExitCode {
+    // Nobody is left to tell when even this can't be printed.
+    let _ = error.print();
+    if !error.use_stderr() {
+        return ExitCode::from(exit::OK);
+    }
+    let command = std::env::args_os().nth(1);
+    let launches = command.is_some_and(|command| command == "run" || command == "check");
+    ExitCode::from(if launches {
+        exit::NOT_JUDGED
+    } else {
+        exit::USAGE
+    })
+}

@@ -1,0 +1,230 @@
+//! `memspy run`: records a program and everything that it starts, then says where the logs are.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::path::{Path, PathBuf};
+
+use clap::ValueEnum;
+
+use crate::exit::{self, Failure};
+use crate::launch::{Ended, Launch};
+use crate::log_dir::LogDir;
+use crate::preflight::Program;
+use crate::shim_file;
+use crate::terminal::{say, show};
+
+/// The longest first line of a log that is looked at, in bytes.
+const START_MAX: u64 = 64 * 1024;
+
+/// Record a program and the processes that it starts.
+///
+/// The program runs as it would without memspy: its input, output, signals and exit status are its own. Each process
+/// writes its own log into one directory; a short summary follows on standard error.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  memspy run -- cat README.md
+  memspy run -o logs -- make -j2 test
+  memspy run --stacks off --no-follow -- python3 script.py
+
+Exit code: the program's own. When it dies of a signal, memspy dies of the same signal.
+  125 memspy can't record it, 126 it can't be executed, 127 there is no such program")]
+pub(crate) struct Args {
+    /// Directory for the logs, made if missing [default: memspy.<program>.<pid>.d]
+    #[arg(short, long, value_name = "DIR")]
+    output: Option<PathBuf>,
+
+    /// Record only the program itself, not the processes that it starts
+    #[arg(long, overrides_with = "follow")]
+    no_follow: bool,
+
+    /// Record the processes that the program starts too (the default)
+    #[arg(long, overrides_with = "no_follow")]
+    follow: bool,
+
+    /// Print nothing when the program has ended well
+    #[arg(short, long)]
+    quiet: bool,
+
+    #[command(flatten)]
+    settings: Settings,
+
+    #[command(flatten)]
+    shim: shim_file::Choice,
+
+    /// The program and its arguments
+    #[arg(
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "CMD"
+    )]
+    command: Vec<OsString>,
+}
+
+/// What the shim records. Each option is one `MEMSPY_*` variable; without the option the variable passes through.
+#[derive(clap::Args)]
+pub(crate) struct Settings {
+    /// What to record: every call, the blocks that are live at the end, or both
+    #[arg(long, value_name = "MODE")]
+    mode: Option<Mode>,
+
+    /// Call stacks: unwound fully, by frame pointers only, or none
+    #[arg(long, value_name = "HOW")]
+    stacks: Option<Stacks>,
+
+    /// The most frames of a call stack
+    #[arg(long, value_name = "FRAMES")]
+    stack_depth: Option<u32>,
+
+    /// Take call stacks of releasing calls too
+    #[arg(long)]
+    free_stacks: bool,
+
+    /// Snapshots of the address space at start and end
+    #[arg(long, value_name = "ON|OFF")]
+    maps: Option<Switch>,
+
+    /// The most memory for events that are not written yet, in bytes
+    #[arg(long, value_name = "BYTES")]
+    buffer: Option<u64>,
+}
+
+/// `MEMSPY_MODE`.
+#[derive(Clone, Copy, ValueEnum)]
+enum Mode {
+    /// Every call, one line each
+    Events,
+    /// No events; at the end the live blocks, sorted by kind of leak
+    Leaks,
+    /// Both
+    Full,
+    /// Nothing
+    Off,
+}
+
+/// `MEMSPY_STACKS`.
+#[derive(Clone, Copy, ValueEnum)]
+enum Stacks {
+    /// By unwind tables
+    Full,
+    /// By frame pointers: cheaper, and only right for programs that keep them
+    Fp,
+    /// None
+    Off,
+}
+
+/// `on` or `off`.
+#[derive(Clone, Copy, ValueEnum)]
+enum Switch {
+    On,
+    Off,
+}
+
+impl Settings {
+    /// The variables for the program's environment.
+    pub(crate) fn variables(&self) -> Vec<(&'static str, OsString)> {
+        let numbers = [
+            ("MEMSPY_STACK_DEPTH", self.stack_depth.map(u64::from)),
+            ("MEMSPY_BUFFER", self.buffer),
+        ];
+        let words = [
+            ("MEMSPY_MODE", self.mode.as_ref().map(word)),
+            ("MEMSPY_STACKS", self.stacks.as_ref().map(word)),
+            ("MEMSPY_FREE_STACKS", self.free_stacks.then(|| "on".into())),
+            ("MEMSPY_MAPS", self.maps.as_ref().map(word)),
+        ];
+        let numbers = numbers.map(|(name, value)| (name, value.map(|number| number.to_string())));
+        let all = words.into_iter().chain(numbers);
+        all.filter_map(|(name, value)| Some((name, OsString::from(value?))))
+            .collect()
+    }
+}
+
+/// The word of a choice, the same on the command line and in the environment.
+fn word(choice: &impl ValueEnum) -> String {
+    choice
+        .to_possible_value()
+        .map_or_else(String::new, |value| value.get_name().to_owned())
+}
+
+/// Records the program and ends as it ended.
+pub(crate) fn run(args: Args) -> anyhow::Result<u8> {
+    let program = Program::find(
+        args.command
+            .first()
+            .map_or("".as_ref(), OsString::as_os_str),
+    )?;
+    if let Some(why) = &program.refusal {
+        return Err(Failure::new(exit::NOT_JUDGED, why.as_str()).into());
+    }
+    for warning in &program.warnings {
+        say(&format!("warning: {warning}"));
+    }
+    let shim = args.shim.path()?;
+    let directory = match &args.output {
+        Some(path) => LogDir::open(path)?,
+        None => LogDir::create(&program.path)?,
+    };
+    let mut settings = args.settings.variables();
+    settings.push(("MEMSPY_LOG", directory.template()));
+    if args.no_follow && !args.follow {
+        settings.push(("MEMSPY_PARENT", std::process::id().to_string().into()));
+    }
+    let launch = Launch {
+        program: &program,
+        command: &args.command,
+        shim: &shim,
+        settings,
+    };
+    let ended = launch.run().inspect_err(|_| directory.remove_if_empty())?;
+    report(&directory, &ended, args.quiet);
+    Ok(ended.pass_on())
+}
+
+/// Says what was recorded and where.
+fn report(directory: &LogDir, ended: &Ended, quiet: bool) {
+    let logs = match directory.new_logs() {
+        Ok(logs) => logs,
+        Err(error) => {
+            say(&format!(
+                "can't read the logs in {}: {error}",
+                show(directory.shown())
+            ));
+            return;
+        }
+    };
+    if !logs
+        .iter()
+        .any(|log| pid_of(log) == Some(u64::from(ended.pid)))
+    {
+        say(&format!(
+            "the program (pid {}, {}) left no log in {}: libmemspy.so was not loaded into it; \
+             memspy doctor may say why",
+            ended.pid,
+            ended.words(),
+            show(directory.shown())
+        ));
+        directory.remove_if_empty();
+    } else if !quiet {
+        let place = show(directory.shown());
+        let noun = if logs.len() == 1 { "log" } else { "logs" };
+        say(&format!(
+            "{}, {} {noun} in {place}; next: memspy summary {place}",
+            ended.words(),
+            logs.len()
+        ));
+    }
+}
+
+/// The process that a log is about, from its first line.
+fn pid_of(log: &Path) -> Option<u64> {
+    let file = File::open(log).ok()?;
+    let mut line = Vec::new();
+    BufReader::new(file.take(START_MAX))
+        .read_until(b'\n', &mut line)
+        .ok()?;
+    let start: serde_json::Value = serde_json::from_slice(&line).ok()?;
+    start.get("pid")?.as_u64()
+}
