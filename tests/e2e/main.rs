@@ -1,1 +1,13 @@
-//! End-to-end tests: one file for each hazard family.
+//! End-to-end tests: real programs under the real shim, judged by independent witnesses.
+//!
+//! One file for each part of the product. A test is named after the fact that it states, and its program lies in
+//! `tests/programs`.
+#![deny(unsafe_code)]
+
+#[allow(dead_code, unused_imports)]
+mod support;
+
+/// The command line: help, usage errors, completions, manual pages.
+mod cli;
+/// `memspy run`: launching, environment, signals, exit status, place of the logs.
+mod run;
