@@ -1,0 +1,135 @@
+//! The worker's side: read requests, read files, answer. May die at any moment.
+
+use std::collections::hash_map::{Entry, HashMap};
+use std::io::{self, BufRead, Write};
+use std::path::{Path, PathBuf};
+
+use blazesym::symbolize::source::{Elf, Source};
+use blazesym::symbolize::{CodeInfo, Input, Sym, Symbolized, Symbolizer};
+
+use crate::demangle::demangled;
+use crate::frame::{Frame, cut};
+use crate::locate::locate;
+use crate::wire::{Answer, Files, Request};
+use crate::{Options, Problem};
+
+/// Answers requests from `input` on `output` until the input ends.
+///
+/// # Errors
+/// When the other side is gone or does not speak the finder's language.
+pub fn serve(input: impl BufRead, mut output: impl Write) -> io::Result<()> {
+    let mut readers = Readers::default();
+    for line in input.lines() {
+        match serde_json::from_str(&line?)? {
+            Request::Locate { module, options } => {
+                let (files, problem) = locate(&module, &options);
+                answer(&mut output, &Answer::Located { files, problem })?;
+            }
+            Request::Name {
+                files,
+                options,
+                addresses,
+            } => {
+                let reader = readers.with(&options);
+                let problem = reader.problem(&files);
+                let debug = problem.is_none();
+                answer(&mut output, &Answer::Opened { problem })?;
+                for address in addresses {
+                    let frames = reader.frames(&files, debug, address);
+                    answer(&mut output, &Answer::Frames(frames))?;
+                }
+            }
+        }
+        output.flush()?;
+    }
+    Ok(())
+}
+
+fn answer(output: &mut impl Write, answer: &Answer) -> io::Result<()> {
+    serde_json::to_writer(&mut *output, answer)?;
+    output.write_all(b"\n")
+}
+
+/// A symbolizer for each set of debug directories: it keeps what it has parsed.
+#[derive(Default)]
+struct Readers(HashMap<(bool, Vec<PathBuf>), Reader>);
+
+impl Readers {
+    fn with(&mut self, options: &Options) -> &Reader {
+        match self.0.entry((options.inlines, options.all_debug_dirs())) {
+            Entry::Occupied(there) => there.into_mut(),
+            Entry::Vacant(free) => {
+                let symbolizer = Symbolizer::builder()
+                    .enable_auto_reload(false)
+                    .enable_code_info(true)
+                    .enable_inlined_fns(options.inlines)
+                    // Done here, within bounds.
+                    .enable_demangling(false)
+                    .set_debug_dirs(Some(&free.key().1))
+                    .build();
+                free.insert(Reader(symbolizer))
+            }
+        }
+    }
+}
+
+/// Names from files, without judging whether they are the right ones.
+struct Reader(Symbolizer);
+
+impl Reader {
+    /// Why the debug information of `files` can't be used, if so.
+    fn problem(&self, files: &Files) -> Option<Problem> {
+        let debug = elf(&files.debug.as_ref()?.0, true);
+        // Opens and indexes the file; that there is nothing at 0 is no error.
+        let opened = self.0.symbolize_single(&debug, Input::VirtOffset(0));
+        opened
+            .err()
+            .map(|err| Problem::BadDebug(cut(&format!("{err:#}"), Frame::LONGEST_NAME)))
+    }
+
+    /// The frames at an address of the file, innermost first; empty when nothing is known of it.
+    fn frames(&self, files: &Files, debug: bool, address: u64) -> Vec<Frame> {
+        let by_debug = files
+            .debug
+            .as_ref()
+            .filter(|_| debug)
+            .map(|file| elf(&file.0, true));
+        let by_symbols = files.symbols.as_ref().map(|file| elf(&file.0, false));
+        for source in [by_debug, by_symbols].into_iter().flatten() {
+            let found = self.0.symbolize_single(&source, Input::VirtOffset(address));
+            if let Ok(Symbolized::Sym(sym)) = found {
+                return frames_of(&sym);
+            }
+        }
+        Vec::new()
+    }
+}
+
+fn elf(path: &Path, debug_syms: bool) -> Source<'static> {
+    let mut elf = Elf::new(path);
+    elf.debug_syms = debug_syms;
+    Source::Elf(elf)
+}
+
+/// blazesym has the real function first and the innermost last; frames go the other way.
+fn frames_of(sym: &Sym<'_>) -> Vec<Frame> {
+    let inlined = sym
+        .inlined
+        .iter()
+        .rev()
+        .map(|call| (&*call.name, call.code_info.as_ref(), true));
+    let real = (&*sym.name, sym.code_info.as_deref(), false);
+    inlined
+        .chain([real])
+        .map(|(name, code, inlined)| frame(name, code, inlined))
+        .collect()
+}
+
+fn frame(name: &str, code: Option<&CodeInfo<'_>>, inlined: bool) -> Frame {
+    Frame {
+        function: (!name.is_empty()).then(|| demangled(name)),
+        file: code.map(|code| cut(&code.to_path().to_string_lossy(), Frame::LONGEST_FILE)),
+        line: code.and_then(|code| code.line).filter(|&line| line > 0),
+        inlined,
+    }
+}
