@@ -338,3 +338,120 @@ impl Drop for Link {
         let _ = self.child.wait();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A finder whose workers are shell scripts.
+    fn finder(script: &str, patience: Duration) -> Finder {
+        Finder {
+            worker: Worker {
+                program: "sh".into(),
+                args: vec!["-c".into(), script.into()],
+            },
+            options: Options::default(),
+            workers: 2,
+            patience,
+        }
+    }
+
+    fn modules(count: usize) -> Vec<Module> {
+        let path = |n: usize| Module {
+            path: format!("/lib/{n}.so").into(),
+            ..Module::default()
+        };
+        (0..count).map(path).collect()
+    }
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn a_module_without_wanted_addresses_is_not_looked_at() {
+        let names = finder("exit 3", LONG).find(&modules(2), &[vec![], vec![]]);
+        assert_eq!(names.notes(), []);
+    }
+
+    #[test]
+    fn workers_that_die_at_once_cost_names_and_are_reported() {
+        let names = finder("exit 3", LONG).find(&modules(3), &[vec![1], vec![], vec![2]]);
+        assert_eq!(names.frames(0, 1), []);
+        let noted: Vec<usize> = names.notes().iter().map(|note| note.module).collect();
+        assert_eq!(noted, [0, 2]);
+        let text = names.notes()[0].problem.to_string();
+        assert!(text.ends_with("it ended with status 3"), "{text}");
+    }
+
+    #[test]
+    fn a_worker_that_cannot_be_started_is_reported() {
+        let mut finder = finder("", LONG);
+        finder.worker.program = "/nonexistent/worker".into();
+        let names = finder.find(&modules(1), &[vec![1]]);
+        let text = names.notes()[0].problem.to_string();
+        assert!(text.contains("it cannot be started"), "{text}");
+    }
+
+    #[test]
+    fn a_worker_that_hangs_is_given_up() {
+        let names =
+            finder("exec sleep 1000", Duration::from_millis(50)).find(&modules(1), &[vec![1]]);
+        let text = names.notes()[0].problem.to_string();
+        assert!(text.contains("no answer in 0.05 seconds"), "{text}");
+    }
+
+    #[test]
+    fn a_worker_that_talks_nonsense_is_given_up() {
+        for nonsense in ["hello", "{}", r#"{"Frames":[]}"#, r#"{"Located":7}"#] {
+            let script = format!("read request; echo '{nonsense}'; exec sleep 1000");
+            let names = finder(&script, LONG).find(&modules(1), &[vec![1]]);
+            assert_eq!(names.notes().len(), 1, "{nonsense}");
+            assert!(
+                matches!(names.notes()[0].problem, Problem::Fatal(_)),
+                "{nonsense}"
+            );
+        }
+    }
+
+    #[test]
+    fn after_a_death_over_debug_information_the_symbol_table_is_asked() {
+        // Names the first address, then dies over the second as long as it may read debug
+        // information ("debug":null in the request forbids it).
+        let script = r#"
+            while read -r request; do case $request in
+            *Locate*) echo '{"Located":{"files":{"debug":[47],"symbols":[47]},"problem":null}}';;
+            *'"debug":null'*)
+                echo '{"Opened":{"problem":null}}'
+                echo '{"Frames":[{"function":"from_symbols"}]}'
+                echo '{"Frames":[{"function":"from_symbols"}]}';;
+            *)  echo '{"Opened":{"problem":null}}'
+                echo '{"Frames":[{"function":"from_debug"}]}'
+                kill -SEGV $$;;
+            esac; done"#;
+        let names = finder(script, LONG).find(&modules(1), &[vec![7, 5, 6, 5]]);
+        let name = |address| names.frames(0, address)[0].function.clone().unwrap();
+        assert_eq!(
+            [name(5), name(6), name(7)],
+            ["from_debug", "from_symbols", "from_symbols"]
+        );
+        let text = names.notes()[0].problem.to_string();
+        assert!(text.ends_with("it was ended by signal 11"), "{text}");
+        assert_eq!(names.notes().len(), 1);
+    }
+
+    #[test]
+    fn many_addresses_are_split_between_workers_and_all_named() {
+        let script = r#"
+            while read -r request; do case $request in
+            *Locate*) echo '{"Located":{"files":{"debug":[47],"symbols":[47]},"problem":null}}';;
+            *)  echo '{"Opened":{"problem":null}}'
+                list=${request##*addresses\":[}; list=${list%%]*}
+                IFS=,; for address in $list; do echo '{"Frames":[{"function":"f'$address'"}]}'; done;;
+            esac; done"#;
+        let wanted: Vec<u64> = (0..SPLIT as u64 + 1).rev().collect();
+        let names = finder(script, LONG).find(&modules(1), std::slice::from_ref(&wanted));
+        for address in wanted {
+            let frames = names.frames(0, address);
+            assert_eq!(frames[0].function, Some(format!("f{address}")));
+        }
+    }
+}
