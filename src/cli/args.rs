@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::{completions, exit, man, run, shim_file};
+use crate::{completions, doctor, exit, man, run, shim_file};
 
 /// A flight recorder for the memory of any Linux process.
 ///
@@ -24,6 +24,7 @@ pub(crate) struct Args {
 #[derive(Subcommand)]
 pub(crate) enum Command {
     Run(run::Args),
+    Doctor(doctor::Args),
     ShimPath(shim_file::Args),
     Completions(completions::Args),
     Man(man::Args),
@@ -33,7 +34,7 @@ impl Command {
     /// The exit code of an error that did not choose one.
     pub(crate) fn error_code(&self) -> u8 {
         match self {
-            Self::Run(_) => exit::NOT_JUDGED,
+            Self::Run(_) | Self::Doctor(_) => exit::NOT_JUDGED,
             _ => exit::ERROR,
         }
     }

@@ -24,7 +24,8 @@ pub(crate) const HELP: &str = "\
 Exit codes:
   run         the program's own; a program that died of a signal: memspy dies of the same signal
   check       the program's own if it failed; 23 when it did well and the verdict is bad
-  run, check  125 memspy could not record or judge, 126 the program can't be executed,
+  run, check, doctor
+              125 memspy can't record or judge, 126 the program can't be executed,
               127 there is no such program
   the others  0 done, 1 could not be done, 2 the command line makes no sense";
 

@@ -5,10 +5,12 @@
 
 mod args;
 mod completions;
+mod doctor;
 mod exit;
 mod launch;
 mod log_dir;
 mod man;
+mod mount;
 mod preflight;
 mod run;
 mod shim_file;
@@ -30,6 +32,7 @@ fn main() -> ExitCode {
     let default_code = args.command.error_code();
     let result = match args.command {
         Command::Run(args) => run::run(args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::ShimPath(args) => shim_file::run(&args),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),

@@ -57,6 +57,11 @@ impl Program {
         Ok(program)
     }
 
+    /// The ELF file that the kernel maps first.
+    pub(crate) fn elf_path(&self) -> &Path {
+        self.interpreters.last().unwrap_or(&self.path)
+    }
+
     /// Follows `#!` lines to an ELF file and judges it; `env` on the way leads to the program that it starts.
     fn follow(&mut self, mut path: PathBuf) -> Result<(), Failure> {
         for _ in 0..=SCRIPT_DEPTH_MAX {

@@ -6,15 +6,15 @@
 //! directory among the temporary ones.
 
 use std::env;
-use std::ffi::CString;
 use std::fs;
 use std::io::{self, Write as _};
-use std::mem::MaybeUninit;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
+
+use crate::mount::Mount;
 
 /// The shim that was built together with this program.
 const EMBEDDED: &[u8] = include_bytes!(env!("MEMSPY_SHIM_FILE"));
@@ -82,7 +82,7 @@ pub(crate) fn preloadable(path: &Path) -> bool {
         .iter()
         .any(|byte| byte.is_ascii_whitespace() || *byte == b':');
     // `$` begins ld.so's own placeholders.
-    !separated && !bytes.contains(&b'$') && !is_noexec(path)
+    !separated && !bytes.contains(&b'$') && !Mount::of(path).is_ok_and(|mount| mount.noexec)
 }
 
 /// Where the embedded shim is put if that is possible.
@@ -190,24 +190,6 @@ fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
         .mode(0o644)
         .open(path)?;
     file.write_all(bytes)
-}
-
-/// Whether the mount that holds `path`, or the nearest directory above it that exists, forbids executable mappings.
-pub(crate) fn is_noexec(path: &Path) -> bool {
-    let Some(existing) = path.ancestors().find(|ancestor| ancestor.exists()) else {
-        return false;
-    };
-    let Ok(existing) = CString::new(existing.as_os_str().as_bytes()) else {
-        return false;
-    };
-    let mut answer = MaybeUninit::<libc::statvfs>::zeroed();
-    // SAFETY: the path is NUL-terminated and `answer` has room for the result.
-    #[allow(unsafe_code)]
-    let failed = unsafe { libc::statvfs(existing.as_ptr(), answer.as_mut_ptr()) } != 0;
-    // SAFETY: all-zero bytes are a valid statvfs, also when the call failed.
-    #[allow(unsafe_code)]
-    let flags = unsafe { answer.assume_init() }.f_flag;
-    !failed && flags & libc::ST_NOEXEC != 0
 }
 
 /// FNV-1a, 64 bits: a name for the content. It guards nothing, the content itself is compared.

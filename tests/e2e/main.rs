@@ -9,5 +9,7 @@ mod support;
 
 /// The command line: help, usage errors, completions, manual pages.
 mod cli;
+/// `memspy doctor`: what can be recorded, and why not.
+mod doctor;
 /// `memspy run`: launching, environment, signals, exit status, place of the logs.
 mod run;
