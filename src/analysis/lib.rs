@@ -1,2 +1,32 @@
 //! Events in, answers out: reads memspy's logs and computes what the reports say. Prints nothing.
+//!
+//! The way of a log: [`log::Log::open_all`] finds its blocks (first pass), [`merge::Merge`] brings
+//! its events into the order of time (second pass), [`replay::replay`] keeps the memory that they
+//! describe ([`model::Memory`]) and tells a [`replay::Visitor`] each step. An analysis is a visitor
+//! and the answer that it makes.
 #![forbid(unsafe_code)]
+
+pub mod complete;
+pub mod damage;
+pub mod decode;
+mod error;
+pub mod event;
+mod index;
+mod lines;
+pub mod log;
+pub mod merge;
+pub mod model;
+mod process;
+pub mod replay;
+mod source;
+pub mod tail;
+mod text;
+
+pub use error::Error;
+pub use source::find;
+pub use text::printable;
+
+#[cfg(test)]
+mod reader_tests;
+#[cfg(test)]
+mod testlog;

@@ -1,0 +1,138 @@
+//! One image's log, opened: its first line, where its blocks lie, its tail.
+
+use crate::damage::Damage;
+use crate::error::Error;
+use crate::event::Start;
+use crate::index::{self, Index};
+use crate::process;
+use crate::source::{self, Source};
+use crate::tail::Tail;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The log of one process image, with its tail where there is one.
+///
+/// Opening makes the first pass: along the block lines. [`crate::merge::Merge`] and
+/// [`crate::replay::Replay`] make the second.
+#[derive(Debug)]
+pub struct Log {
+    pub(crate) source: Arc<Source>,
+    pub(crate) index: Index,
+    pub(crate) tail: Option<Tail>,
+    running: bool,
+}
+
+impl Log {
+    /// Opens the logs that `paths` name: files, directories, `-` for standard input. A file that
+    /// holds several logs one after the other gives several.
+    ///
+    /// # Errors
+    /// At the first path that can't be read or is not a log.
+    pub fn open_all(paths: &[PathBuf]) -> Result<Vec<Log>, Error> {
+        let mut logs = Vec::new();
+        for path in source::find(paths)? {
+            Log::open_images(&path, &mut logs)?;
+        }
+        Ok(logs)
+    }
+
+    /// Opens one log; of a file that holds several, the first.
+    ///
+    /// # Errors
+    /// When the path can't be read or is not a log.
+    pub fn open(path: &Path) -> Result<Log, Error> {
+        let tail = Tail::of_log(path)?;
+        let source = Arc::new(Source::open(path)?);
+        Log::image(source, tail, 0)
+    }
+
+    fn open_images(path: &Path, logs: &mut Vec<Log>) -> Result<(), Error> {
+        let first = Log::open(path)?;
+        let source = Arc::clone(&first.source);
+        let mut end = first.index.end;
+        logs.push(first);
+        while end < source.len() {
+            let next = Log::image(Arc::clone(&source), None, end)?;
+            if next.index.end <= end {
+                break;
+            }
+            end = next.index.end;
+            logs.push(next);
+        }
+        Ok(())
+    }
+
+    fn image(source: Arc<Source>, tail: Option<Tail>, from: u64) -> Result<Log, Error> {
+        let index = index::build(&source, tail.as_ref(), from)?;
+        let running = tail.as_ref().is_some_and(|tail| {
+            let control = &tail.control;
+            process::is_running(control.pid, control.start_ticks, &control.boot_id)
+        });
+        Ok(Log {
+            source,
+            index,
+            tail,
+            running,
+        })
+    }
+
+    /// The path by which it was opened; `-` for standard input.
+    pub fn path(&self) -> &Path {
+        self.source.path()
+    }
+
+    /// The first line; `None` when the log was cut before it.
+    pub fn start(&self) -> Option<&Start> {
+        self.index.start.as_ref()
+    }
+
+    /// The process, 0 when unknown.
+    pub fn pid(&self) -> u32 {
+        let by_tail = || self.tail.as_ref().map(|tail| tail.control.pid);
+        self.start()
+            .map(|start| start.pid)
+            .or_else(by_tail)
+            .unwrap_or(0)
+    }
+
+    /// The tail, when there is one beside the log.
+    pub fn tail(&self) -> Option<&Tail> {
+        self.tail.as_ref()
+    }
+
+    /// Whether the recorded process still runs.
+    pub fn is_running(&self) -> bool {
+        self.running
+    }
+
+    /// Whether the log has no block lines, so that its lines come in the order of the file, which
+    /// between threads is not the order of time.
+    pub fn is_in_file_order(&self) -> bool {
+        self.index.file_order
+    }
+
+    /// How many events the tail adds.
+    pub fn events_from_tail(&self) -> u64 {
+        self.index.from_tail
+    }
+
+    /// What the first pass found wrong.
+    pub fn damage(&self) -> &Damage {
+        &self.index.damage
+    }
+
+    /// CLOCK_MONOTONIC at a time `t` of this log, in nanoseconds; `None` without a start line.
+    ///
+    /// The rate is corrected by the last pair of both clocks that the block lines hold.
+    pub fn mono_ns(&self, t: u64) -> Option<u64> {
+        let start = self.start()?.mono_ns;
+        let scaled = match self.index.clock {
+            Some((at, mono_ns)) if at > 0 && mono_ns > start => {
+                let real = u128::from(mono_ns - start);
+                (u128::from(t) * real / u128::from(at)) as u64
+            }
+            _ => t,
+        };
+        Some(start.saturating_add(scaled))
+    }
+}

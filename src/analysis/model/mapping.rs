@@ -1,0 +1,240 @@
+//! Mappings that were made while recording, the program break, and heaps of thread arenas.
+//!
+//! What the loader and libc map for themselves is not here: the log's snapshots have it.
+
+use crate::event::{Address, Arena, ArenaChange, Brk, Mmap, Mremap, Range, StackId, Via};
+use crate::merge::Step;
+use std::collections::BTreeMap;
+
+/// A range of pages that an mmap call gave and that is still there.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Mapping {
+    /// First byte behind it.
+    pub end: Address,
+    /// Protection, the number of the last call that set it.
+    pub prot: u32,
+    /// Flags of the mmap call.
+    pub flags: u32,
+    /// The file, -1 for none.
+    pub fd: i32,
+    /// Offset in the file, of the first byte.
+    pub offset: u64,
+    /// The libc function inside which it was made; `None` when the program made it.
+    pub via: Option<Via>,
+    /// The call stack that made it.
+    pub stack: StackId,
+    /// When it was made, nanoseconds since the image started.
+    pub t: u64,
+    /// memspy's number of the thread that made it.
+    pub thread: u32,
+    /// The event's number in its thread.
+    pub n: u64,
+    /// Whether it came with fork from the parent.
+    pub inherited: bool,
+}
+
+/// The program break.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Break {
+    /// Where it was before the first event that moved it.
+    pub first: Address,
+    /// Where it is.
+    pub now: Address,
+    /// The highest place where it was.
+    pub highest: Address,
+}
+
+/// The mappings, without overlaps, by their first byte.
+#[derive(Debug)]
+pub struct Mappings {
+    page: u64,
+    ranges: BTreeMap<Address, Mapping>,
+    /// Pieces that an mremap took away and will put down again, by the old address.
+    lifted: Vec<(Address, Mapping)>,
+    brk: Option<Break>,
+    arenas: BTreeMap<Address, Arena>,
+}
+
+impl Default for Mappings {
+    fn default() -> Self {
+        Mappings::new(4096)
+    }
+}
+
+impl Mappings {
+    pub(super) fn new(page: u64) -> Mappings {
+        Mappings {
+            page: if page.is_power_of_two() { page } else { 4096 },
+            ranges: BTreeMap::new(),
+            lifted: Vec::new(),
+            brk: None,
+            arenas: BTreeMap::new(),
+        }
+    }
+
+    /// Bytes of a page.
+    pub fn page(&self) -> u64 {
+        self.page
+    }
+
+    /// All mappings by their first byte.
+    pub fn iter(&self) -> impl Iterator<Item = (Address, &Mapping)> {
+        self.ranges.iter().map(|(start, mapping)| (*start, mapping))
+    }
+
+    /// The mapping that contains an address, with its first byte.
+    pub fn at(&self, address: Address) -> Option<(Address, &Mapping)> {
+        let (start, mapping) = self.ranges.range(..=address).next_back()?;
+        (address < mapping.end).then_some((*start, mapping))
+    }
+
+    /// The program break; `None` before the first event about it.
+    pub fn brk(&self) -> Option<Break> {
+        self.brk
+    }
+
+    /// The heaps of thread arenas by their first byte.
+    pub fn arenas(&self) -> impl Iterator<Item = &Arena> {
+        self.arenas.values()
+    }
+
+    /// The end of a range, on a page border.
+    fn end(&self, start: Address, size: u64) -> Address {
+        start.saturating_add(size.checked_next_multiple_of(self.page).unwrap_or(u64::MAX))
+    }
+
+    pub(super) fn mmap(&mut self, step: &Step, call: &Mmap) {
+        self.remove(call.addr, call.size);
+        let mapping = Mapping {
+            end: self.end(call.addr, call.size),
+            prot: call.prot,
+            flags: call.flags,
+            fd: call.fd,
+            offset: call.offset,
+            via: step.event.via,
+            stack: step.event.stack,
+            t: step.time,
+            thread: step.thread,
+            n: step.n,
+            inherited: false,
+        };
+        if mapping.end > call.addr {
+            self.ranges.insert(call.addr, mapping);
+        }
+    }
+
+    /// Takes a range out; mappings that reach beyond it keep the rest.
+    pub(super) fn remove(&mut self, start: Address, size: u64) {
+        self.split(start, self.end(start, size), |_, _| None);
+    }
+
+    pub(super) fn protect(&mut self, range: Range, prot: u32) {
+        let end = self.end(range.addr, range.size);
+        self.split(range.addr, end, |_, mapping| {
+            Some(Mapping { prot, ..mapping })
+        });
+    }
+
+    /// The first half of an mremap: the old range goes.
+    pub(super) fn lift(&mut self, call: &Mremap) {
+        if let Some((start, mapping)) = self.at(call.old) {
+            let mut mapping = *mapping;
+            mapping.offset = mapping.offset.saturating_add(call.old - start);
+            self.lifted.push((call.old, mapping));
+        }
+        // An old size of 0 makes a second mapping of the same pages and leaves the first.
+        self.remove(call.old, call.old_size);
+    }
+
+    /// The second half of an mremap: the new range is there.
+    pub(super) fn mremap(&mut self, step: &Step, call: &Mremap) {
+        let lifted = self.lifted.iter().position(|(old, _)| *old == call.old);
+        let before = lifted.map(|at| self.lifted.swap_remove(at).1);
+        self.remove(call.addr, call.size);
+        let end = self.end(call.addr, call.size);
+        if end <= call.addr {
+            return;
+        }
+        let mapping = before.unwrap_or(Mapping {
+            end,
+            prot: 0,
+            flags: 0,
+            fd: -1,
+            offset: 0,
+            via: step.event.via,
+            stack: step.event.stack,
+            t: step.time,
+            thread: step.thread,
+            n: step.n,
+            inherited: false,
+        });
+        self.ranges.insert(call.addr, Mapping { end, ..mapping });
+    }
+
+    pub(super) fn set_break(&mut self, call: &Brk) {
+        let brk = self.brk.get_or_insert(Break {
+            first: call.from,
+            now: call.from,
+            highest: call.from,
+        });
+        brk.now = call.to;
+        brk.highest = brk.highest.max(call.to);
+    }
+
+    pub(super) fn arena(&mut self, arena: &Arena) {
+        if arena.change == ArenaChange::Shrunk && arena.size == 0 {
+            self.arenas.remove(&arena.base);
+        } else {
+            self.arenas.insert(arena.base, *arena);
+        }
+    }
+
+    pub(super) fn inherit(&mut self) {
+        for mapping in self.ranges.values_mut() {
+            mapping.inherited = true;
+        }
+    }
+
+    /// Cuts mappings at both ends of a range and replaces what lies inside.
+    fn split(
+        &mut self,
+        start: Address,
+        end: Address,
+        change: impl Fn(Address, Mapping) -> Option<Mapping>,
+    ) {
+        let first = self.at(start).map_or(start, |(from, _)| from);
+        let hit: Vec<Address> = self
+            .ranges
+            .range(first..end)
+            .map(|(from, _)| *from)
+            .collect();
+        for from in hit {
+            let Some(mapping) = self.ranges.remove(&from) else {
+                continue;
+            };
+            if from < start {
+                let before = Mapping {
+                    end: start,
+                    ..mapping
+                };
+                self.ranges.insert(from, before);
+            }
+            let inside = from.max(start);
+            let part = Mapping {
+                end: mapping.end.min(end),
+                offset: mapping.offset.saturating_add(inside - from),
+                ..mapping
+            };
+            if let Some(part) = change(inside, part) {
+                self.ranges.insert(inside, part);
+            }
+            if mapping.end > end {
+                let after = Mapping {
+                    offset: mapping.offset.saturating_add(end - from),
+                    ..mapping
+                };
+                self.ranges.insert(end, after);
+            }
+        }
+    }
+}

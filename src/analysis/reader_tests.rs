@@ -1,0 +1,495 @@
+//! Whole logs through the reader: order between threads, loss, damage, tails.
+
+use crate::complete::{Ending, Reason};
+use crate::log::Log;
+use crate::merge::{Half, Step};
+use crate::model::{Change, Level, Memory};
+use crate::replay::{Inheritance, Outcome, Visitor, replay};
+use crate::testlog::*;
+use std::path::{Path, PathBuf};
+use tempfile::TempDir;
+
+/// Notes what passes by: "time half text".
+#[derive(Default)]
+struct Notes(Vec<String>);
+
+impl Visitor for Notes {
+    fn step(&mut self, step: &Step, _: &Change, _: &Memory) {
+        let half = match step.half {
+            Half::Release => "release ",
+            Half::Acquire => "acquire ",
+            Half::Whole => "",
+        };
+        let text = String::from_utf8_lossy(step.text);
+        let op = text.split('"').nth(3).unwrap_or_default();
+        self.0.push(format!(
+            "{} {half}{op} #{}.{}",
+            step.time, step.thread, step.n
+        ));
+    }
+}
+
+struct Place(TempDir);
+
+impl Place {
+    fn new() -> Place {
+        Place(TempDir::new().expect("a temporary directory"))
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn write(&self, bytes: &[u8]) -> PathBuf {
+        let path = self.path("memspy.cat.4711.jsonl");
+        std::fs::write(&path, bytes).expect("the test's directory is writable");
+        path
+    }
+}
+
+fn read(path: &Path) -> (Vec<String>, Outcome) {
+    let log = Log::open(path).expect("a log");
+    let mut notes = Notes::default();
+    let outcome = replay(&log, &mut notes).expect("readable");
+    (notes.0, outcome)
+}
+
+fn read_text(text: &str) -> (Vec<String>, Outcome) {
+    let place = Place::new();
+    read(&place.write(text.as_bytes()))
+}
+
+fn level(bytes: u64, blocks: u64) -> Level {
+    Level { bytes, blocks }
+}
+
+#[test]
+fn events_of_two_threads_come_in_the_order_of_time() {
+    let mut log = TestLog::new("");
+    log.block(
+        1,
+        &[
+            &malloc(10, 1, 0x10),
+            &malloc(40, 1, 0x40),
+            &malloc(50, 1, 0x50),
+        ],
+    );
+    log.block(
+        2,
+        &[
+            &malloc(20, 1, 0x20),
+            &malloc(30, 1, 0x30),
+            &malloc(60, 1, 0x60),
+        ],
+    );
+    log.block(1, &[&malloc(55, 1, 0x55)]);
+    log.end(1, 70);
+    let (notes, outcome) = read_text(&log.text);
+    assert_eq!(
+        notes,
+        [
+            "10 malloc #1.1",
+            "20 malloc #2.1",
+            "30 malloc #2.2",
+            "40 malloc #1.2",
+            "50 malloc #1.3",
+            "55 malloc #1.4",
+            "60 malloc #2.3",
+            "70 end #1.5"
+        ]
+    );
+    assert_eq!(outcome.completeness.reasons, []);
+    assert_eq!(outcome.completeness.ending, Ending::Said("exit".into()));
+    assert_eq!(outcome.memory.heap.now(), level(7, 7));
+    assert_eq!(outcome.events, 8);
+}
+
+#[test]
+fn at_equal_times_releases_come_first_between_threads_and_a_thread_keeps_its_order() {
+    let mut log = TestLog::new("");
+    log.block(1, &[&malloc(5, 1, 0x10), &malloc(10, 2, 0x20)]);
+    log.block(2, &[&free(10, 0x10), &malloc(10, 3, 0x10), &free(10, 0x10)]);
+    log.end(1, 70);
+    let (notes, outcome) = read_text(&log.text);
+    let first = ["5 malloc #1.1", "10 free #2.1"];
+    assert_eq!(notes[..2], first);
+    let of_two: Vec<_> = notes.iter().filter(|note| note.contains("#2.")).collect();
+    assert_eq!(of_two, ["10 free #2.1", "10 malloc #2.2", "10 free #2.3"]);
+    assert_eq!(outcome.memory.heap.oddities().total(), 0);
+    assert_eq!(outcome.memory.heap.now(), level(2, 1));
+}
+
+#[test]
+fn a_block_that_moves_is_free_for_others_before_the_move_is_over() {
+    let mut log = TestLog::new("");
+    log.block(
+        1,
+        &[&malloc(1, 100, 0x10), &realloc(10, 20, 0x10, 300, 0x90)],
+    );
+    log.block(2, &[&malloc(15, 50, 0x10)]);
+    log.end(1, 70);
+    let (notes, outcome) = read_text(&log.text);
+    assert_eq!(
+        notes[1..4],
+        [
+            "10 release realloc #1.2",
+            "15 malloc #2.1",
+            "30 acquire realloc #1.2"
+        ]
+    );
+    assert_eq!(outcome.memory.heap.oddities().total(), 0);
+    assert_eq!(outcome.memory.heap.now(), level(350, 2));
+    assert_eq!(outcome.memory.heap.peak().level, level(350, 2));
+    assert_eq!(outcome.memory.heap.counts().allocated, level(450, 3));
+    assert_eq!(outcome.events, 4);
+}
+
+#[test]
+fn overlapping_blocks_of_one_thread_are_sorted_together() {
+    // A signal handler's events reach the log before the call that it interrupted.
+    let mut log = TestLog::new("");
+    log.block(1, &[&malloc(10, 1, 0x10), &malloc(30, 1, 0x30)]);
+    log.block(1, &[&free(20, 0x10), &malloc(40, 1, 0x40)]);
+    log.end(1, 70);
+    let (notes, outcome) = read_text(&log.text);
+    assert_eq!(notes[1], "20 free #1.3");
+    assert_eq!(outcome.damage.disorder, 0);
+}
+
+#[test]
+fn odd_frees_are_counted_and_totals_stay_at_zero() {
+    let mut log = TestLog::new("");
+    log.block(
+        1,
+        &[
+            &malloc(1, 10, 0x10),
+            &free(2, 0x10),
+            &free(3, 0x10),
+            &free(4, 0x7770),
+            &free(5, 0),
+            &malloc(6, 10, 0x20),
+            &malloc(7, 30, 0x20),
+            r#"{"op":"realloc","t":8,"dt":1,"old":"0x20","size":99,"err":"ENOMEM"}"#,
+            r#"{"op":"realloc","t":10,"dt":1,"old":"0x20","size":0}"#,
+            r#"{"op":"malloc","t":12,"size":18446744073709551615,"err":"ENOMEM"}"#,
+        ],
+    );
+    log.end(1, 70);
+    let (_, outcome) = read_text(&log.text);
+    let heap = &outcome.memory.heap;
+    assert_eq!(heap.now(), level(0, 0));
+    assert_eq!(heap.oddities().freed_twice, 1);
+    assert_eq!(heap.oddities().unknown_freed, 1);
+    assert_eq!(heap.oddities().allocated_over_live, 1);
+    assert_eq!(heap.counts().failures, 2);
+    assert_eq!(heap.counts().free_null, 1);
+    assert_eq!(heap.peak().level, level(30, 1));
+}
+
+#[test]
+fn a_missing_block_is_proven_by_its_numbers() {
+    let mut log = TestLog::new("");
+    log.block(1, &[&malloc(1, 1, 0x10)]);
+    log.make_block(1, &[&malloc(2, 1, 0x20), &malloc(3, 1, 0x30)], "");
+    log.block(1, &[&malloc(4, 1, 0x40)]);
+    log.make_block(2, &[&malloc(5, 1, 0x50)], "");
+    log.end(1, 70);
+    let (_, outcome) = read_text(&log.text);
+    assert_eq!(
+        outcome.completeness.reasons,
+        [
+            Reason::Gap {
+                thread: 1,
+                events: 2
+            },
+            Reason::Short {
+                thread: 2,
+                events: 1
+            },
+            Reason::Threads(1)
+        ]
+    );
+}
+
+#[test]
+fn a_log_cut_at_any_byte_is_read_to_the_cut_or_refused_in_one_line() {
+    let mut whole = TestLog::new("");
+    whole.block(1, &[&malloc(1, 10, 0x10), &realloc(2, 1, 0x10, 20, 0x30)]);
+    whole.block(2, &[&malloc(2, 10, 0x20)]);
+    whole.last_block(2, &[]);
+    whole.end(1, 70);
+    let place = Place::new();
+    for len in 0..whole.text.len() {
+        let path = place.write(&whole.text.as_bytes()[..len]);
+        match Log::open(&path) {
+            Ok(log) => {
+                let outcome = replay(&log, &mut Notes::default()).expect("readable");
+                assert!(!outcome.completeness.complete, "cut at {len}");
+                assert!(outcome.memory.heap.now().blocks <= 3);
+            }
+            Err(why) => assert_eq!(why.to_string().lines().count(), 1, "cut at {len}"),
+        }
+    }
+}
+
+#[test]
+fn a_log_without_block_lines_is_read_in_the_order_of_the_file() {
+    let text = [malloc(30, 1, 0x30), malloc(10, 1, 0x10), free(20, 0x10)].join("\n");
+    let (notes, outcome) = read_text(&text);
+    assert_eq!(
+        notes,
+        [
+            "30 malloc #4294967295.1",
+            "10 malloc #4294967295.2",
+            "20 free #4294967295.3"
+        ]
+    );
+    assert_eq!(
+        outcome.completeness.reasons,
+        [Reason::NoStart, Reason::NoBlocks, Reason::NoEnd]
+    );
+}
+
+#[test]
+fn a_filtered_log_that_kept_its_block_lines_is_still_in_the_order_of_time() {
+    let mut log = TestLog::new("");
+    log.block(
+        1,
+        &[&malloc(10, 1, 0x10), &free(15, 0x10), &malloc(40, 1, 0x40)],
+    );
+    log.block(
+        2,
+        &[&malloc(20, 1, 0x20), &free(25, 0x20), &malloc(30, 1, 0x30)],
+    );
+    let kept: Vec<&str> = log
+        .text
+        .lines()
+        .filter(|line| !line.contains("free"))
+        .collect();
+    let (notes, outcome) = read_text(&(kept.join("\n") + "\n"));
+    assert_eq!(
+        notes,
+        [
+            "10 malloc #1.1",
+            "20 malloc #2.1",
+            "30 malloc #2.2",
+            "40 malloc #1.2"
+        ]
+    );
+    assert_eq!(outcome.damage.bad_blocks, 2);
+    assert!(!outcome.completeness.complete);
+}
+
+#[test]
+fn nuls_between_blocks_are_skipped() {
+    let mut log = TestLog::new("");
+    log.block(1, &[&malloc(10, 1, 0x10)]);
+    log.text.push_str(&"\0".repeat(5000));
+    log.block(1, &[&malloc(20, 1, 0x20)]);
+    log.end(1, 70);
+    let (_, outcome) = read_text(&log.text);
+    assert_eq!(outcome.completeness.reasons, []);
+    assert_eq!(outcome.memory.heap.now(), level(2, 2));
+}
+
+#[test]
+fn pending_lines_of_the_tail_are_folded_in() {
+    let place = Place::new();
+    let mut log = TestLog::new("");
+    log.block(1, &[&malloc(10, 1, 0x10)]);
+    let path = place.write(log.text.as_bytes());
+    let abandoned = "\0\"op\":\"malloc\",\"t\":11}\n";
+    let pending = format!(
+        "{abandoned}{}\n{}   \n",
+        malloc(20, 2, 0x20),
+        malloc(30, 4, 0x40)
+    );
+    let buffer = TestBuffer {
+        thread: 1,
+        first_n: 2,
+        text: pending.into(),
+        flush: None,
+    };
+    std::fs::write(
+        place.path("memspy.cat.4711.jsonl.tail"),
+        tail(0, 1, 0, &[buffer]),
+    )
+    .expect("writable");
+    let (notes, outcome) = read(&path);
+    assert_eq!(
+        notes,
+        ["10 malloc #1.1", "20 malloc #1.2", "30 malloc #1.3"]
+    );
+    assert_eq!(outcome.completeness.reasons, []);
+    assert_eq!(outcome.completeness.ending, Ending::Killed);
+}
+
+#[test]
+fn a_flush_that_death_cut_short_is_taken_from_the_tail() {
+    let mut log = TestLog::new("");
+    log.block(1, &[&malloc(10, 1, 0x10)]);
+    let at = log.text.len();
+    let flushed = log.make_block(1, &[&malloc(20, 2, 0x20), &malloc(30, 4, 0x40)], "");
+    let after = log.make_block(2, &[&malloc(25, 8, 0x80)], "");
+    let buffer = |len| TestBuffer {
+        thread: 1,
+        first_n: 2,
+        text: Vec::new(),
+        flush: Some((flushed.clone().into(), at as u64, len)),
+    };
+    let whole = flushed.len();
+    for arrived in [0, 1, whole / 2, whole - 1, whole] {
+        for followed in [false, true] {
+            let place = Place::new();
+            let mut text = log.text.clone() + &flushed[..arrived];
+            if followed {
+                text.push_str(&"\0".repeat(whole - arrived));
+                text.push_str(&after);
+            }
+            let path = place.write(text.as_bytes());
+            let streams = if followed { 2 } else { 1 };
+            std::fs::write(
+                place.path("memspy.cat.4711.jsonl.tail"),
+                tail(0, streams, 0, &[buffer(whole as u64)]),
+            )
+            .expect("writable");
+            let (_, outcome) = read(&path);
+            let expected = if followed { level(15, 4) } else { level(7, 3) };
+            assert_eq!(outcome.memory.heap.now(), expected, "{arrived} {followed}");
+            assert_eq!(outcome.completeness.reasons, [], "{arrived} {followed}");
+        }
+    }
+}
+
+#[test]
+fn a_tail_block_that_stands_in_the_log_counts_once() {
+    let place = Place::new();
+    let mut log = TestLog::new("");
+    log.block(1, &[&malloc(10, 1, 0x10), &malloc(20, 2, 0x20)]);
+    let path = place.write(log.text.as_bytes());
+    let buffer = TestBuffer {
+        thread: 1,
+        first_n: 1,
+        text: format!("{}\n", malloc(10, 1, 0x10)).into(),
+        flush: None,
+    };
+    std::fs::write(
+        place.path("memspy.cat.4711.jsonl.tail"),
+        tail(0, 1, 0, &[buffer]),
+    )
+    .expect("writable");
+    let (notes, outcome) = read(&path);
+    assert_eq!(notes.len(), 2);
+    assert_eq!(outcome.completeness.reasons, []);
+}
+
+#[test]
+fn a_forked_child_begins_with_its_parents_blocks() {
+    let place = Place::new();
+    let mut parent = TestLog::new("");
+    parent.block(
+        1,
+        &[&malloc(10, 1, 0x10), &malloc(20, 2, 0x20), &free(30, 0x10)],
+    );
+    parent.block(2, &[&malloc(12, 4, 0x40)]);
+    parent.end(1, 99);
+    parent.write(&place.path("memspy.sh.4711.jsonl"));
+    let mut child = TestLog::new(
+        ",\"parent\":{\"pid\":4711,\"log\":\"memspy.sh.4711.jsonl\",\"cut\":[[1,2],[2,0]]}",
+    );
+    child.block(1, &[&free(5, 0x10), &malloc(6, 8, 0x80)]);
+    child.end(1, 99);
+    let path = place.path("memspy.child.1.jsonl");
+    child.write(&path);
+    let (_, outcome) = read(&path);
+    assert!(matches!(
+        outcome.inheritance,
+        Inheritance::Read { complete: true, .. }
+    ));
+    assert_eq!(outcome.memory.heap.inherited(), level(3, 2));
+    assert_eq!(outcome.memory.heap.now(), level(10, 2));
+    assert_eq!(outcome.memory.heap.oddities().total(), 0);
+
+    std::fs::remove_file(place.path("memspy.sh.4711.jsonl")).expect("there");
+    let (_, outcome) = read(&path);
+    assert!(matches!(outcome.inheritance, Inheritance::Missing { .. }));
+    assert_eq!(outcome.memory.heap.oddities().unknown_freed, 1);
+}
+
+#[test]
+fn several_logs_in_one_file_are_told_apart() {
+    let place = Place::new();
+    let mut log = TestLog::new("");
+    log.block(1, &[&malloc(10, 1, 0x10)]).end(1, 99);
+    let path = place.write((log.text.clone() + &log.text).as_bytes());
+    let logs = Log::open_all(&[path]).expect("two logs");
+    assert_eq!(logs.len(), 2);
+    for log in &logs {
+        let outcome = replay(log, &mut Notes::default()).expect("readable");
+        assert!(outcome.completeness.complete);
+        assert_eq!(outcome.events, 2);
+    }
+}
+
+#[test]
+fn a_compressed_log_reads_like_the_plain_one() {
+    let place = Place::new();
+    let mut log = TestLog::new("");
+    log.block(1, &[&malloc(10, 1, 0x10)]).end(1, 99);
+    let packed = zstd::encode_all(log.text.as_bytes(), 1).expect("compresses");
+    let path = place.path("a.jsonl.zst");
+    std::fs::write(&path, &packed).expect("writable");
+    assert!(read(&path).1.completeness.complete);
+    std::fs::write(&path, &packed[..packed.len() - 3]).expect("writable");
+    assert!(Log::open(&path).is_err() || !read(&path).1.completeness.complete);
+}
+
+#[test]
+fn what_is_no_log_is_refused_in_one_clear_line() {
+    let place = Place::new();
+    let said = |bytes: &[u8]| {
+        let why = Log::open(&place.write(bytes))
+            .expect_err("is no log")
+            .to_string();
+        assert_eq!(why.lines().count(), 1);
+        why
+    };
+    assert!(said(b"").contains("is empty"));
+    assert!(said(b"\x7fELF\x02\x01\x01\0\0\0\n\xff\xfe").contains("not a memspy log"));
+    assert!(said(b"{\"type\":\"begin\"}\n").contains("no \"op\""));
+    assert!(said(b"\0\0\0").contains("NUL"));
+    assert!(said(b"{\"op\":\"start\",\"v\":2,\"new\":[]}\n").contains("version 2"));
+    let directory = Log::open(place.0.path())
+        .expect_err("is no log")
+        .to_string();
+    assert!(directory.contains("directory"));
+    let missing = Log::open(&place.path("x.jsonl"))
+        .expect_err("is not there")
+        .to_string();
+    assert!(missing.contains("No such file"));
+}
+
+#[test]
+fn a_line_too_long_to_keep_is_skipped_and_counted() {
+    let mut log = TestLog::new("");
+    log.block(1, &[&malloc(10, 1, 0x10)]);
+    log.text.push_str(&"x".repeat(9 << 20));
+    log.text.push('\n');
+    log.block(1, &[&malloc(20, 1, 0x20)]);
+    log.end(1, 70);
+    let (notes, outcome) = read_text(&log.text);
+    assert_eq!(notes.len(), 3);
+    assert_eq!(outcome.damage.long_lines, 1);
+    assert!(!outcome.completeness.complete);
+}
+
+#[test]
+fn unknown_ops_are_counted_by_name_and_the_rest_is_read() {
+    let mut log = TestLog::new("");
+    log.block(1, &[r#"{"op":"teleport","t":1}"#, &malloc(20, 1, 0x20)]);
+    log.end(1, 70);
+    let (notes, outcome) = read_text(&log.text);
+    assert_eq!(notes.len(), 2);
+    assert_eq!(outcome.damage.unknown_op_names["teleport"], 1);
+    assert_eq!(outcome.completeness.reasons, []);
+}

@@ -1,0 +1,200 @@
+//! Goes through a log in time order with the memory it describes: what every analysis plugs into.
+
+use crate::complete::{Completeness, Witness};
+use crate::damage::Damage;
+use crate::error::Error;
+use crate::event::Parent;
+use crate::log::Log;
+use crate::merge::{Cut, Merge, Step};
+use crate::model::{Change, Memory};
+use std::ops::ControlFlow;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// How many generations of forked parents are followed for inherited blocks.
+const MOST_GENERATIONS: usize = 64;
+
+/// Something that watches the events of one log.
+pub trait Visitor {
+    /// Called before the first event with what the image began with: nothing, or what a forked
+    /// child has from its parent.
+    fn begin(&mut self, _log: &Log, _memory: &Memory) {}
+
+    /// Called at each moment of each event, in time order. `memory` has taken the step already,
+    /// `change` is what the step did to the heap's blocks.
+    ///
+    /// An event that gives memory back and takes some (realloc, mremap) comes twice, see
+    /// [`crate::merge::Half`]; count it where [`crate::merge::Half::is_last`] is true.
+    fn step(&mut self, step: &Step, change: &Change, memory: &Memory);
+}
+
+impl<A: Visitor, B: Visitor> Visitor for (A, B) {
+    fn begin(&mut self, log: &Log, memory: &Memory) {
+        self.0.begin(log, memory);
+        self.1.begin(log, memory);
+    }
+
+    #[inline]
+    fn step(&mut self, step: &Step, change: &Change, memory: &Memory) {
+        self.0.step(step, change, memory);
+        self.1.step(step, change, memory);
+    }
+}
+
+impl<V: Visitor + ?Sized> Visitor for &mut V {
+    fn begin(&mut self, log: &Log, memory: &Memory) {
+        (**self).begin(log, memory);
+    }
+
+    #[inline]
+    fn step(&mut self, step: &Step, change: &Change, memory: &Memory) {
+        (**self).step(step, change, memory);
+    }
+}
+
+/// What is known when a log has been gone through.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The memory as it was at the end.
+    pub memory: Memory,
+    /// Whether every event is there.
+    pub completeness: Completeness,
+    /// What was wrong in the log, of both passes.
+    pub damage: Damage,
+    /// Of a forked child: what became of its parent's blocks.
+    pub inheritance: Inheritance,
+    /// Events read, each counted once.
+    pub events: u64,
+    /// The time of the last event, nanoseconds since the image started.
+    pub last_t: u64,
+}
+
+/// Where a forked child's first blocks came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Inheritance {
+    /// The image was not forked from a recorded one.
+    None,
+    /// The parent's log was read.
+    Read {
+        /// Its path.
+        log: PathBuf,
+        /// Whether the parent's log, and those of its parents, held all the events.
+        complete: bool,
+    },
+    /// The parent's log is not there: frees of inherited blocks are oddities.
+    Missing {
+        /// Where it was looked for.
+        log: PathBuf,
+        /// Why it could not be read.
+        why: String,
+    },
+}
+
+/// Goes through a log from its first event to its last.
+///
+/// # Errors
+/// When the log can't be read any more.
+pub fn replay<V: Visitor>(log: &Log, visitor: &mut V) -> Result<Outcome, Error> {
+    let (mut memory, inheritance) = inherited(log, 0);
+    visitor.begin(log, &memory);
+    let mut witness = Witness::default();
+    let mut events = 0;
+    let mut last_t = 0;
+    let mut merge = Merge::new(log);
+    merge.run(|step| {
+        let change = memory.apply(&step);
+        witness.step(&step);
+        events += u64::from(step.half.is_last());
+        last_t = step.time;
+        visitor.step(&step, &change, &memory);
+        ControlFlow::Continue(())
+    })?;
+    let mut damage = log.damage().clone();
+    damage.add(merge.damage());
+    Ok(Outcome {
+        memory,
+        completeness: witness.judge(log, &damage),
+        damage,
+        inheritance,
+        events,
+        last_t,
+    })
+}
+
+/// The memory with which an image began.
+fn inherited(log: &Log, generation: usize) -> (Memory, Inheritance) {
+    let page = log.start().map_or(0, |start| start.page);
+    let Some(parent) = log.start().and_then(|start| start.parent.as_ref()) else {
+        return (Memory::new(page), Inheritance::None);
+    };
+    let path = parent_log(log.path(), parent);
+    let read = if generation < MOST_GENERATIONS {
+        read_parent(&path, parent, generation)
+    } else {
+        Err(format!(
+            "more than {MOST_GENERATIONS} generations of parents"
+        ))
+    };
+    match read {
+        Ok((memory, complete)) => (
+            memory,
+            Inheritance::Read {
+                log: path,
+                complete,
+            },
+        ),
+        Err(why) => (Memory::new(page), Inheritance::Missing { log: path, why }),
+    }
+}
+
+/// Where a child's parent's log lies: beside the child's own. A compressed one will do.
+fn parent_log(child: &Path, parent: &Parent) -> PathBuf {
+    let given = Path::new(std::ffi::OsStr::from_bytes(&parent.log));
+    // Logs are moved together; a path from a log is not trusted with more than a name.
+    let name = given.file_name().unwrap_or_default();
+    let path = child.with_file_name(name);
+    let mut compressed = path.clone().into_os_string();
+    compressed.push(".zst");
+    if !path.exists() && Path::new(&compressed).exists() {
+        return compressed.into();
+    }
+    path
+}
+
+fn read_parent(path: &Path, parent: &Parent, generation: usize) -> Result<(Memory, bool), String> {
+    let log = Log::open(path).map_err(|why| why.to_string())?;
+    if log.pid() != parent.pid {
+        return Err(format!(
+            "it is the log of process {}, not of {}",
+            log.pid(),
+            parent.pid
+        ));
+    }
+    let (mut memory, before) = inherited(&log, generation + 1);
+    let cut: Cut = parent.cut.iter().copied().collect();
+    let mut seen = Cut::new();
+    let mut merge = Merge::up_to(&log, Some(&cut));
+    merge
+        .run(|step| {
+            memory.apply(&step);
+            let last = seen.entry(step.thread).or_default();
+            *last = step.n.max(*last);
+            ControlFlow::Continue(())
+        })
+        .map_err(|why| why.to_string())?;
+    let whole = cut
+        .iter()
+        .all(|(thread, n)| *n == 0 || seen.get(thread) == Some(n));
+    let complete = whole
+        && merge.damage().is_none()
+        && log.damage().is_none()
+        && !matches!(
+            before,
+            Inheritance::Missing { .. }
+                | Inheritance::Read {
+                    complete: false,
+                    ..
+                }
+        );
+    Ok((memory.into_child(), complete))
+}
