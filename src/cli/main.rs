@@ -15,7 +15,9 @@ mod preflight;
 mod run;
 mod shim_file;
 mod signal;
+mod size;
 mod terminal;
+mod untraced;
 
 use std::process::ExitCode;
 

@@ -1,9 +1,7 @@
 //! `memspy run`: records a program and everything that it starts, then says where the logs are.
 
 use std::ffi::OsString;
-use std::fs::File;
-use std::io::{BufRead as _, BufReader, Read as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::ValueEnum;
 
@@ -13,9 +11,7 @@ use crate::log_dir::LogDir;
 use crate::preflight::Program;
 use crate::shim_file;
 use crate::terminal::{say, show};
-
-/// The longest first line of a log that is looked at, in bytes.
-const START_MAX: u64 = 64 * 1024;
+use crate::untraced::untraced;
 
 /// Record a program and the processes that it starts.
 ///
@@ -81,8 +77,8 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "ON|OFF")]
     maps: Option<Switch>,
 
-    /// The most memory for events that are not written yet, in bytes
-    #[arg(long, value_name = "BYTES")]
+    /// The most memory for events that are not written yet: bytes, or with K, M, G
+    #[arg(long, value_name = "SIZE", value_parser = crate::size::parse)]
     buffer: Option<u64>,
 }
 
@@ -190,17 +186,10 @@ fn report(directory: &LogDir, ended: &Ended, quiet: bool) {
             return;
         }
     };
-    if !logs
-        .iter()
-        .any(|log| pid_of(log) == Some(u64::from(ended.pid)))
-    {
-        say(&format!(
-            "the program (pid {}, {}) left no log in {}: libmemspy.so was not loaded into it; \
-             memspy doctor may say why",
-            ended.pid,
-            ended.words(),
-            show(directory.shown())
-        ));
+    for sentence in untraced(&logs, ended.pid) {
+        say(&format!("warning: {sentence}"));
+    }
+    if logs.is_empty() {
         directory.remove_if_empty();
     } else if !quiet {
         let place = show(directory.shown());
@@ -211,15 +200,4 @@ fn report(directory: &LogDir, ended: &Ended, quiet: bool) {
             logs.len()
         ));
     }
-}
-
-/// The process that a log is about, from its first line.
-fn pid_of(log: &Path) -> Option<u64> {
-    let file = File::open(log).ok()?;
-    let mut line = Vec::new();
-    BufReader::new(file.take(START_MAX))
-        .read_until(b'\n', &mut line)
-        .ok()?;
-    let start: serde_json::Value = serde_json::from_slice(&line).ok()?;
-    start.get("pid")?.as_u64()
 }

@@ -5,7 +5,7 @@ use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};
 
-use crate::support::{Finished, TestDir, clean, finish, finish_with_input, memspy};
+use crate::support::{Finished, TestDir, clean, finish, finish_with_input, memspy, repository};
 
 /// `memspy run -q -o DIR -- …` with the directory inside `dir`.
 fn run(dir: &TestDir) -> Command {
@@ -323,5 +323,22 @@ fn a_cache_that_others_can_write_to_is_not_used() {
             .stdout()
             .starts_with(temporary.to_str().expect("a plain path")),
         "{found}"
+    );
+}
+
+#[test]
+fn a_job_stops_continues_and_is_interrupted_from_the_terminal() {
+    let dir = TestDir::new();
+    let driver = repository().join("tests/programs/job.py");
+    let mut command = clean("python3");
+    command
+        .arg(driver)
+        .arg(env!("CARGO_BIN_EXE_memspy"))
+        .arg(dir.join("logs"));
+    let driven = finish(&mut command).success();
+    assert_eq!(
+        driven.stdout(),
+        "stopped\ncontinued\nstatus 44\n",
+        "{driven}"
     );
 }
