@@ -7,7 +7,13 @@
 #![deny(clippy::undocumented_unsafe_blocks)]
 
 mod memory;
+#[cfg_attr(not(test), allow(dead_code))] // until the hooks call it
+mod modules;
+#[cfg_attr(not(test), allow(dead_code))] // until the hooks call it
+mod stacks;
 mod sys;
+#[cfg_attr(not(test), allow(dead_code))] // until the hooks call it
+mod unwind;
 
 #[cfg(not(test))]
 #[global_allocator]

@@ -1,0 +1,16 @@
+//! The registers of the code that called a hook.
+
+/// The caller's registers as they will be when the call has returned.
+///
+/// A hook's entry stub finds them without touching anything: with `rsp` at its first instruction, `ip` is the word at
+/// `rsp`, `sp` is `rsp` + 8, and `bp` is `rbp`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Caller {
+    /// The return address.
+    pub(crate) ip: usize,
+    /// The stack pointer.
+    pub(crate) sp: usize,
+    /// The frame pointer, whether or not the caller uses it as one.
+    pub(crate) bp: usize,
+}

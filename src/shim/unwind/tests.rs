@@ -1,0 +1,309 @@
+//! Stacks held against libgcc's own unwinder, in the test's process.
+
+use super::thread::Thread;
+use super::{
+    Caller, Cut, DEFAULT_DEPTH, Definitions, Mode, Suffix, capture, checks, modules, start,
+};
+use crate::modules::Module;
+use crate::stacks;
+use core::arch::naked_asm;
+use core::ffi::{c_int, c_void};
+use core::hint::black_box;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{LazyLock, Mutex, Once};
+
+/// The registers of whoever calls this, as a hook's entry stub would find them.
+#[unsafe(naked)]
+extern "C" fn registers(caller: *mut Caller) {
+    naked_asm!(
+        "mov rax, [rsp]",
+        "mov [rdi], rax",
+        "lea rax, [rsp + 8]",
+        "mov [rdi + 8], rax",
+        "mov [rdi + 16], rbp",
+        "ret",
+    )
+}
+
+macro_rules! here {
+    () => {{
+        let mut caller = Caller {
+            ip: 0,
+            sp: 0,
+            bp: 0,
+        };
+        registers(&raw mut caller);
+        caller
+    }};
+}
+
+/// The lines that one test caused. Numbers are the process's, so what they mean is kept for all tests together.
+#[derive(Default)]
+struct Log {
+    lines: usize,
+}
+
+#[derive(Default)]
+struct Defined {
+    modules: HashMap<u32, Vec<u8>>,
+    stacks: HashMap<u32, stacks::Frame>,
+}
+
+static DEFINED: LazyLock<Mutex<Defined>> = LazyLock::new(Mutex::default);
+
+impl Definitions for Log {
+    fn module(&mut self, module: &Module) -> bool {
+        self.lines += 1;
+        let mut defined = DEFINED.lock().expect("no panic");
+        defined.modules.insert(module.id, module.path.to_vec());
+        true
+    }
+
+    fn unload(&mut self, _: u32) -> bool {
+        self.lines += 1;
+        true
+    }
+
+    fn stack(&mut self, id: u32, frame: &stacks::Frame) -> bool {
+        self.lines += 1;
+        let mut defined = DEFINED.lock().expect("no panic");
+        let parent = frame.parent;
+        let known = (parent == 0 || defined.stacks.contains_key(&parent))
+            && (frame.module == 0 || defined.modules.contains_key(&frame.module));
+        defined.stacks.insert(id, *frame);
+        known
+    }
+}
+
+impl Log {
+    /// The frames of a stack, innermost first.
+    fn frames(&self, mut id: u32) -> Vec<stacks::Frame> {
+        let defined = DEFINED.lock().expect("no panic");
+        let mut frames = Vec::new();
+        while id != 0 {
+            frames.push(defined.stacks[&id]);
+            id = defined.stacks[&id].parent;
+        }
+        frames
+    }
+
+    fn addresses(&self, id: u32) -> Vec<usize> {
+        self.frames(id).iter().map(|frame| frame.ip).collect()
+    }
+
+    /// The path of the module of a frame.
+    fn path(&self, frame: &stacks::Frame) -> String {
+        let defined = DEFINED.lock().expect("no panic");
+        let path = defined
+            .modules
+            .get(&frame.module)
+            .cloned()
+            .unwrap_or_default();
+        String::from_utf8_lossy(&path).into_owned()
+    }
+}
+
+/// A slot that no other test uses, with everything started. Epochs are the process's: no test may fork one.
+fn a_slot() -> usize {
+    static STARTED: Once = Once::new();
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    STARTED.call_once(|| {
+        modules::start();
+        start(Mode::Full, DEFAULT_DEPTH, true);
+    });
+    NEXT.fetch_add(1, Relaxed)
+}
+
+unsafe extern "C" {
+    fn _Unwind_Backtrace(
+        step: unsafe extern "C" fn(*mut c_void, *mut c_void) -> c_int,
+        argument: *mut c_void,
+    ) -> c_int;
+    fn _Unwind_GetIPInfo(context: *mut c_void, before: *mut c_int) -> usize;
+}
+
+/// The addresses that libgcc finds, innermost first, in the log's form.
+#[inline(never)]
+fn witness() -> Vec<usize> {
+    unsafe extern "C" fn step(context: *mut c_void, found: *mut c_void) -> c_int {
+        let mut before = 0;
+        // SAFETY: libgcc hands its context, and `found` is the vector below.
+        unsafe {
+            let ip = _Unwind_GetIPInfo(context, &raw mut before);
+            (*found.cast::<Vec<usize>>()).push(ip + usize::from(before != 0));
+        }
+        0
+    }
+    let mut found: Vec<usize> = Vec::new();
+    // SAFETY: the callback gets the vector that it expects.
+    unsafe { _Unwind_Backtrace(step, (&raw mut found).cast()) };
+    found.retain(|ip| *ip > 1);
+    found
+}
+
+/// Asserts that all frames but the innermost are libgcc's, and that there are as many.
+#[track_caller]
+fn assert_equal(ours: &[usize], theirs: &[usize]) {
+    let tail = &ours[1..];
+    assert!(tail.len() > 2, "{ours:x?} {theirs:x?}");
+    let at = theirs.len().checked_sub(tail.len());
+    assert_eq!(
+        at.map(|at| &theirs[at..]),
+        Some(tail),
+        "{ours:x?} {theirs:x?}"
+    );
+}
+
+fn hit(slot: usize, caller: &Caller) -> Option<Suffix> {
+    super::known(Thread::at(slot)?, caller)
+}
+
+#[test]
+fn a_stack_is_what_libgcc_says() {
+    let slot = a_slot();
+    let mut log = Log::default();
+    let id = capture(&here!(), slot, &mut log);
+    let theirs = witness();
+    assert_ne!(id, 0);
+    assert_equal(&log.addresses(id), &theirs);
+    assert!(log.frames(id).iter().all(|frame| frame.cut.is_none()));
+}
+
+#[test]
+fn the_second_capture_is_a_hit_and_defines_nothing() {
+    let slot = a_slot();
+    let mut log = Log::default();
+    let mut seen = Vec::new();
+    for _ in 0..3 {
+        let caller = here!();
+        let is_hit = hit(slot, &caller).is_some();
+        let lines = log.lines;
+        let id = capture(&caller, slot, &mut log);
+        seen.push((id, is_hit, log.lines > lines));
+    }
+    let id = seen[0].0;
+    assert_eq!(
+        seen,
+        [(id, false, true), (id, true, false), (id, true, false)]
+    );
+}
+
+#[inline(never)]
+fn recurse(depth: usize, slot: usize, log: &mut Log, ids: &mut Vec<(u32, Vec<usize>)>) -> usize {
+    if depth == 0 {
+        let id = capture(&here!(), slot, log);
+        ids.push((id, witness()));
+        return 1;
+    }
+    black_box(recurse(depth - 1, slot, log, ids) + 1)
+}
+
+#[test]
+fn stacks_of_every_depth_are_libgccs() {
+    let slot = a_slot();
+    let mut log = Log::default();
+    let mut ids = Vec::new();
+    for depth in (0..100).chain([3, 99, 50, 0, 7]) {
+        recurse(depth, slot, &mut log, &mut ids);
+    }
+    for (id, theirs) in ids {
+        assert_equal(&log.addresses(id), &theirs);
+    }
+}
+
+#[test]
+fn a_stack_beyond_the_limit_is_cut_at_the_limit() {
+    let slot = a_slot();
+    let mut log = Log::default();
+    let mut ids = Vec::new();
+    for depth in [400, 1000, 400, 401, 250, 240, 260] {
+        recurse(depth, slot, &mut log, &mut ids);
+    }
+    for (id, theirs) in ids {
+        let frames = log.frames(id);
+        let ours = log.addresses(id);
+        let cut = frames.last().and_then(|frame| frame.cut);
+        if frames.len() < DEFAULT_DEPTH {
+            assert_equal(&ours, &theirs);
+            assert_eq!(cut, None);
+        } else {
+            assert_eq!(frames.len(), DEFAULT_DEPTH);
+            assert_eq!(cut, Some(Cut::Depth));
+            let from = theirs
+                .iter()
+                .position(|ip| *ip == ours[1])
+                .expect("common frames");
+            assert_eq!(theirs[from..][..DEFAULT_DEPTH - 1], ours[1..]);
+        }
+    }
+}
+
+/// A tree of calls of functions with frames of several kinds, by a pseudo-random number.
+mod jungle {
+    use super::{Caller, Log, black_box, capture, registers};
+
+    pub(super) struct Walker {
+        pub(super) slot: usize,
+        pub(super) log: Log,
+        pub(super) seed: u64,
+        pub(super) budget: usize,
+    }
+
+    impl Walker {
+        fn next(&mut self) -> u64 {
+            self.seed ^= self.seed << 13;
+            self.seed ^= self.seed >> 7;
+            self.seed ^= self.seed << 17;
+            self.seed
+        }
+    }
+
+    macro_rules! plant {
+        ($name:ident, $size:expr, $width:expr) => {
+            #[inline(never)]
+            pub(super) fn $name(walker: &mut Walker, depth: usize) -> usize {
+                let room = [depth as u8; $size];
+                let mut sum = 0;
+                for _ in 0..walker.next() % $width + 1 {
+                    if walker.budget == 0 {
+                        break;
+                    }
+                    walker.budget -= 1;
+                    sum += match walker.next() % 7 {
+                        0 if depth > 0 => oak(walker, depth - 1),
+                        1 if depth > 0 => fern(walker, depth - 1),
+                        2 if depth > 0 => moss(walker, depth - 1),
+                        3 if depth > 0 => (0..2).map(|_| oak(walker, depth - 1)).sum(),
+                        4 => capture(&here!(), walker.slot, &mut walker.log) as usize,
+                        _ => capture(&here!(), walker.slot, &mut walker.log) as usize,
+                    };
+                }
+                black_box(sum + black_box(&room).len())
+            }
+        };
+    }
+
+    plant!(oak, 8, 4);
+    plant!(fern, 200, 3);
+    plant!(moss, 5000, 6);
+}
+
+#[test]
+fn no_hit_of_the_memo_is_wrong_in_a_jungle_of_calls() {
+    let slot = a_slot();
+    let before = checks();
+    let mut walker = jungle::Walker {
+        slot,
+        log: Log::default(),
+        seed: 42,
+        budget: 0,
+    };
+    for _ in 0..300 {
+        walker.budget = 1000;
+        jungle::oak(&mut walker, 40);
+    }
+    let after = checks();
+    assert!(after.0 - before.0 > 50_000, "{before:?} {after:?}");
+    assert_eq!(after.1, before.1);
+}
