@@ -6,7 +6,7 @@
 use crate::escape::escape;
 use crate::op::Op;
 
-/// The opening of a line with its op: `{"op":"malloc"`, made at compile time by [`tag`].
+/// The opening of a line with its op, without the brace: `"op":"malloc"`, made at compile time by [`tag`].
 #[derive(Clone, Copy)]
 pub struct Tag {
     bytes: [u8; 32],
@@ -19,7 +19,7 @@ pub struct Tag {
 /// At compile time, when the name is longer than 24 bytes.
 pub const fn tag(op: Op) -> Tag {
     let name = op.name().as_bytes();
-    let open = b"{\"op\":\"";
+    let open = b"\"op\":\"";
     let mut bytes = [0; 32];
     let mut len = 0;
     while len < open.len() {
@@ -78,19 +78,15 @@ impl<'a> Line<'a> {
     /// Room behind the text that a slice must have for the last piece to fit.
     pub const SLACK: usize = 32;
 
-    /// Begins a line at the start of `buf`. The first byte, the `{`, is left as it is: storing it is the commit.
+    /// Begins a line at the start of `buf`. The first byte, the `{`, is never touched: storing it is the commit.
     #[inline(always)]
     pub fn new(buf: &'a mut [u8], tag: &Tag) -> Self {
-        let first = buf.first().copied().unwrap_or(0);
         let mut line = Line {
             buf,
-            len: 0,
+            len: 1,
             full: false,
         };
         line.piece(&tag.bytes, tag.len);
-        if let Some(byte) = line.buf.first_mut() {
-            *byte = first;
-        }
         line
     }
 

@@ -4,17 +4,66 @@
 //! No allocation from the host's heap, no lock, no panic, no std I/O, no thread, no libc function that may allocate or
 //! be a cancellation point; errno untouched; the real function called exactly once, its result passed through. When
 //! the shim fails, the program must not: degrade, count it, say it once.
+//!
+//! # The way of an event
+//! `hooks` (entry, body) → `real` (the call itself) → `clock`, `glibc` (what it did underneath) → `record` → `thread`
+//! (whose buffer) → `slot` (the line) → now and then `flush` → `file`. Everything else is for the start (`start`,
+//! `config`, `elf`, `tail`), the end (`close_out`, `snapshot`) and the rare (`pool`, `scratch`, `memory`).
 #![deny(clippy::undocumented_unsafe_blocks)]
 
+mod bootstrap;
+mod caller;
+mod clock;
+mod close_out;
+mod config;
+mod elf;
+mod file;
+mod flush;
+mod glibc;
+#[cfg(not(test))]
+mod hooks;
+mod image;
+mod log;
 mod memory;
 #[cfg_attr(not(test), allow(dead_code))] // until the hooks call it
 mod modules;
+mod path;
+mod pool;
+mod real;
+mod record;
+mod say;
+mod scratch;
+mod settings;
+mod slot;
+mod snapshot;
 #[cfg_attr(not(test), allow(dead_code))] // until the hooks call it
 mod stacks;
+mod start;
 mod sys;
+mod tail;
+mod thread;
 #[cfg_attr(not(test), allow(dead_code))] // until the hooks call it
 mod unwind;
+mod x86_64;
 
 #[cfg(not(test))]
 #[global_allocator]
 static OWN_MEMORY: memory::OwnMemory = memory::OwnMemory;
+
+/// An early start. Hooks may run before it: other libraries' constructors, the loader.
+#[cfg(not(test))]
+#[ctor::ctor(unsafe, priority = early)]
+fn constructor() {
+    start::start();
+}
+
+/// Runs among the last destructors of a process that returns from main or calls exit.
+#[cfg(not(test))]
+extern "C" fn destructor() {
+    close_out::close_out("exit");
+}
+
+#[cfg(not(test))]
+#[used]
+#[unsafe(link_section = ".fini_array")]
+static DESTRUCTOR: extern "C" fn() = destructor;

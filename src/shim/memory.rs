@@ -19,6 +19,39 @@ struct Chunk {
 static CURRENT: AtomicPtr<Chunk> = AtomicPtr::new(null_mut());
 static MAPPED: AtomicUsize = AtomicUsize::new(0);
 
+/// Ranges that the shim has mapped for itself, as start and end. What finds no room is not known as own.
+static OWN: [[AtomicUsize; 2]; 512] = [const { [const { AtomicUsize::new(0) }; 2] }; 512];
+
+/// Notes a range that the shim mapped and keeps.
+pub(crate) fn note_own(at: usize, len: usize) {
+    for [start, end] in &OWN {
+        if start.compare_exchange(0, at, AcqRel, Relaxed).is_ok() {
+            end.store(at + len, Release);
+            return;
+        }
+    }
+}
+
+/// Every range that the shim mapped and keeps.
+pub(crate) fn own_ranges() -> impl Iterator<Item = (usize, usize)> {
+    OWN.iter()
+        .map(|[start, end]| (start.load(Acquire), end.load(Acquire)))
+        .filter(|(start, end)| start < end)
+}
+
+/// Whether all of a range is the shim's.
+pub(crate) fn is_own(from: usize, to: usize) -> bool {
+    let mut at = from;
+    // Neighbours may stand in any order; each round moves on by one range at least.
+    while at < to {
+        match own_ranges().find(|(start, end)| (*start..*end).contains(&at)) {
+            Some((_, end)) => at = end,
+            None => return false,
+        }
+    }
+    true
+}
+
 /// Bytes that the shim has mapped for itself, buffers included.
 pub(crate) fn mapped_bytes() -> usize {
     MAPPED.load(Relaxed)
@@ -38,6 +71,7 @@ pub(crate) fn map_pages(len: usize) -> Option<NonNull<u8>> {
     // SAFETY: the range was mapped just now and nothing else knows it.
     let _ = unsafe { sys::madvise(at, len, libc::MADV_DONTDUMP) };
     count_mapped(len);
+    note_own(at as usize, len);
     NonNull::new(at)
 }
 

@@ -292,6 +292,12 @@ pub(crate) fn rlimit(resource: u32) -> u64 {
     limit[0]
 }
 
+/// The program break, which stays where it is.
+pub(crate) fn program_break() -> usize {
+    // SAFETY: a break of 0 is out of range, which the kernel answers with the present one.
+    unsafe { syscall(libc::SYS_brk, [0; 6]) }.unwrap_or(0)
+}
+
 /// Lets another thread run.
 pub(crate) fn sched_yield() {
     // SAFETY: takes no pointers.

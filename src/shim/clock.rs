@@ -1,0 +1,117 @@
+//! One clock for the whole image: nanoseconds since its start.
+//!
+//! The time stamp counter where the kernel itself trusts it, else CLOCK_MONOTONIC. Rate and origin are fixed once,
+//! before the first line, so that an error in them changes lengths and never the order. Hook-safe.
+
+use crate::{sys, x86_64};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+
+static TSC: AtomicBool = AtomicBool::new(false);
+/// Counter (or nanosecond) at `t` = 0.
+static ORIGIN: AtomicU64 = AtomicU64::new(0);
+/// Nanoseconds of a tick, times 2^32.
+static RATE: AtomicU64 = AtomicU64::new(1 << 32);
+
+/// The first of the two readings from which the rate is taken.
+pub(crate) struct Start {
+    tsc: u64,
+    mono_ns: u64,
+}
+
+impl Start {
+    /// Reads both clocks.
+    pub(crate) fn read() -> Start {
+        Start {
+            tsc: x86_64::tsc(),
+            mono_ns: sys::clock_ns(libc::CLOCK_MONOTONIC),
+        }
+    }
+
+    /// Fixes origin and rate: now is `t` = 0. Answers CLOCK_MONOTONIC at that moment.
+    ///
+    /// The rate is as good as the time between the two readings is long; block lines carry pairs of both clocks, by
+    /// which a reader corrects it.
+    pub(crate) fn fix(&self) -> u64 {
+        if !trusted() {
+            let now = Start::read();
+            ORIGIN.store(now.mono_ns, Relaxed);
+            return now.mono_ns;
+        }
+        let end = Start::read();
+        let ticks = u128::from(end.tsc.wrapping_sub(self.tsc).max(1));
+        let ns = u128::from(end.mono_ns.wrapping_sub(self.mono_ns));
+        RATE.store(((ns << 32) / ticks) as u64, Relaxed);
+        ORIGIN.store(end.tsc, Relaxed);
+        TSC.store(true, Relaxed);
+        end.mono_ns
+    }
+}
+
+/// Whether the kernel's own clock is the counter.
+fn trusted() -> bool {
+    let Ok(fd) = sys::open(
+        c"/sys/devices/system/clocksource/clocksource0/current_clocksource",
+        libc::O_RDONLY | libc::O_CLOEXEC,
+        0,
+    ) else {
+        return false;
+    };
+    let mut name = [0; 8];
+    let len = sys::read(fd, &mut name).unwrap_or(0);
+    sys::close(fd);
+    name.get(..len) == Some(b"tsc\n")
+}
+
+/// The name of the clock in use, as the start line has it.
+pub(crate) fn name() -> &'static str {
+    if TSC.load(Relaxed) {
+        "tsc"
+    } else {
+        "monotonic"
+    }
+}
+
+/// A new image begins here (a forked child): `t` = 0 is now. Answers CLOCK_MONOTONIC.
+pub(crate) fn restart() -> u64 {
+    let now = Start::read();
+    ORIGIN.store(
+        if TSC.load(Relaxed) {
+            now.tsc
+        } else {
+            now.mono_ns
+        },
+        Relaxed,
+    );
+    now.mono_ns
+}
+
+/// Now, for a call that is about to release memory.
+#[inline(always)]
+pub(crate) fn before() -> u64 {
+    if TSC.load(Relaxed) {
+        scale(x86_64::tsc())
+    } else {
+        monotonic()
+    }
+}
+
+/// Now, for a call that has just acquired memory.
+#[inline(always)]
+pub(crate) fn after() -> u64 {
+    if TSC.load(Relaxed) {
+        scale(x86_64::tsc_after())
+    } else {
+        monotonic()
+    }
+}
+
+#[inline(always)]
+fn scale(tsc: u64) -> u64 {
+    let ticks = tsc.wrapping_sub(ORIGIN.load(Relaxed));
+    ((u128::from(ticks) * u128::from(RATE.load(Relaxed))) >> 32) as u64
+}
+
+#[cold]
+fn monotonic() -> u64 {
+    sys::clock_ns(libc::CLOCK_MONOTONIC).wrapping_sub(ORIGIN.load(Relaxed))
+}

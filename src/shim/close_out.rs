@@ -1,0 +1,201 @@
+//! The end of an image: every buffer goes to the log, the log gets its last word, the tail goes.
+//!
+//! Called by the destructor and by the hooks of the calls that end an image. The log is complete without it: what is
+//! not written here stays in the tail.
+
+use crate::flush::{self, Reach};
+use crate::scratch::Scratch;
+use crate::slot::{DIRECT, Slot};
+use crate::{clock, image, log, memory, pool, record, settings, snapshot, sys, tail, thread};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering::*};
+use memspy_log::tail::{control, header, state};
+use memspy_log::{Op, key, tag};
+
+static CLOSING: AtomicU32 = AtomicU32::new(0);
+/// The thread that has called exec; 0: none.
+static EXEC_TID: AtomicI32 = AtomicI32::new(0);
+static TAIL_IS_GONE: AtomicBool = AtomicBool::new(false);
+
+/// membarrier(2) commands.
+const REGISTER_PRIVATE_EXPEDITED: i32 = 1 << 4;
+const PRIVATE_EXPEDITED: i32 = 1 << 3;
+
+/// Prepares for the end at the start.
+pub(crate) fn prepare() {
+    CLOSING.store(0, Relaxed);
+    EXEC_TID.store(0, Relaxed);
+    TAIL_IS_GONE.store(false, Relaxed);
+    let _ = sys::membarrier(REGISTER_PRIVATE_EXPEDITED);
+}
+
+/// The image ends by `how`.
+pub(crate) fn close_out(how: &str) {
+    close(how, false);
+}
+
+/// The image ends if the exec that follows works.
+pub(crate) fn close_out_for_exec(how: &str) {
+    close(how, true);
+}
+
+fn close(how: &str, exec: bool) {
+    let open = matches!(image::state(), state::BUFFERED | state::STOPPED);
+    if !open || image::generation() == 0 || image::sandboxed() || image::is_borrowed() {
+        return;
+    }
+    if CLOSING.compare_exchange(0, 1, AcqRel, Relaxed).is_err() {
+        return;
+    }
+    let mask = sys::block_signals();
+    if settings::get().maps
+        && let Ok(mut scratch) = snapshot::scratch()
+    {
+        snapshot::add(&mut scratch, "exit");
+        let _ = scratch.write();
+    }
+    EXEC_TID.store(if exec { sys::gettid() } else { 0 }, Relaxed);
+    image::set_state(state::DIRECT);
+    for slot in pool::slots() {
+        slot.notify(DIRECT);
+    }
+    let _ = sys::membarrier(PRIVATE_EXPEDITED);
+    let own = thread::peek();
+    let mut all = true;
+    for slot in pool::slots()
+        .iter()
+        .filter(|slot| slot.owner.load(Acquire) != 0)
+    {
+        let mine = own.is_some_and(|own| core::ptr::eq(own, slot));
+        all &= take_out(slot, if mine { Reach::All } else { reach_of(slot) });
+    }
+    if write_end(how).is_ok() && all && sys::unlink(image::tail_path()).is_ok() {
+        TAIL_IS_GONE.store(true, Relaxed);
+    }
+    sys::restore_signals(mask);
+}
+
+/// A dead thread's buffer can be written whole; a live thread may be in the middle of a line.
+fn reach_of(slot: &Slot) -> Reach {
+    let tid = slot.owner.load(Relaxed) as i32;
+    match sys::tgkill(image::pid(), tid, 0) {
+        Err(sys::Errno(libc::ESRCH)) => Reach::Last,
+        _ => Reach::Committed,
+    }
+}
+
+/// Writes a buffer out; answers whether nothing is left in it.
+fn take_out(slot: &Slot, reach: Reach) -> bool {
+    for _ in 0..10_000 {
+        match flush::flush(slot, reach) {
+            Ok(true) => return true,
+            Ok(false) if slot.field32(header::FLUSHER).load(Relaxed) != 0 => sys::sched_yield(),
+            // Its thread is in the middle of a line and will write it out itself.
+            Ok(false) => return is_taken_out(slot),
+            Err(errno) => {
+                image::word32(control::STOP_ERRNO).store(errno.0 as u32, Relaxed);
+                return false;
+            }
+        }
+    }
+    false
+}
+
+fn is_taken_out(slot: &Slot) -> bool {
+    for _ in 0..100 {
+        if slot.field(header::TOP).load(Acquire) == slot.field(header::FLUSHED).load(Acquire) {
+            return true;
+        }
+        sys::sched_yield();
+    }
+    false
+}
+
+fn write_end(how: &str) -> sys::Result<()> {
+    let mut scratch = Scratch::new(64 << 10)?;
+    let now = clock::before();
+    scratch.line(const { &tag(Op::End) }, |line| {
+        line.num(const { &key("t") }, now);
+        line.name(const { &key("how") }, how);
+        line.num(
+            const { &key("streams") },
+            image::word(control::STREAMS).load(Relaxed),
+        );
+        line.open(const { &key("open") });
+        // This line is the last event of stream 0.
+        put_stream(line, b"[", (0, record::aside_n() + 1));
+        for slot in pool::slots()
+            .iter()
+            .filter(|slot| slot.owner.load(Acquire) != 0)
+        {
+            put_stream(line, b",", (slot.stream.load(Relaxed), slot.n()));
+        }
+        line.raw(b"]");
+        line.num(
+            const { &key("lost") },
+            image::word(control::LOST).load(Relaxed),
+        );
+        line.num(
+            const { &key("abandoned") },
+            image::word(control::ABANDONED).load(Relaxed),
+        );
+        line.num(const { &key("mapped") }, memory::mapped_bytes() as u64);
+    });
+    scratch.write()
+}
+
+/// Appends `[stream,n]` with what goes before it.
+pub(crate) fn put_stream(line: &mut memspy_log::Line, before: &[u8], (stream, n): (u64, u64)) {
+    line.raw(before);
+    line.raw(b"[");
+    line.digits(stream);
+    line.raw(b",");
+    line.digits(n);
+    line.raw(b"]");
+}
+
+/// An event after the end: if this thread's exec has come back, recording goes on. Answers whether it does.
+pub(crate) fn exec_failed() -> bool {
+    let tid = EXEC_TID.load(Relaxed);
+    if tid == 0 || image::state() != state::DIRECT || sys::gettid() != tid {
+        return false;
+    }
+    let mask = sys::block_signals();
+    let open = !TAIL_IS_GONE.load(Relaxed) || tail::reopen().is_ok();
+    if open {
+        EXEC_TID.store(0, Relaxed);
+        TAIL_IS_GONE.store(false, Relaxed);
+        for slot in pool::slots() {
+            slot.calm(DIRECT);
+        }
+        image::set_state(state::BUFFERED);
+        CLOSING.store(0, Release);
+    }
+    sys::restore_signals(mask);
+    if open {
+        let now = clock::before();
+        record::event(log::RESUMED, now, now, |line| {
+            line.num(log::T, now);
+            line.name(log::WHY, "exec failed");
+            line.num(log::LOST, 0);
+        });
+    }
+    open
+}
+
+/// A seccomp filter is about to be installed: everything goes to the log, and no system call is made any more.
+pub(crate) fn sandbox() {
+    if image::generation() == 0 || image::sandboxed() || image::is_borrowed() {
+        return;
+    }
+    let mask = sys::block_signals();
+    let own = thread::peek();
+    for slot in pool::slots()
+        .iter()
+        .filter(|slot| slot.owner.load(Acquire) != 0)
+    {
+        let mine = own.is_some_and(|own| core::ptr::eq(own, slot));
+        let _ = flush::flush(slot, if mine { Reach::All } else { Reach::Committed });
+    }
+    sys::restore_signals(mask);
+    image::set_sandboxed();
+}

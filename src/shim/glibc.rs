@@ -1,0 +1,285 @@
+//! The kernel calls that glibc makes inside malloc. They do not pass the PLT, so no interposer sees them; they are
+//! inferred from what they leave behind.
+//!
+//! - `__curbrk` is an exported variable: each change of it is one `brk` event.
+//! - The word before a block holds its chunk's size and, in the low bits, whether the chunk is its own mmap (2) and
+//!   whether it lies in a thread arena (4). It is read only while the block is ours: after malloc, before free.
+//! - A thread arena's heap is 64 MiB aligned and begins with its arena's address, the heap before it, and its size.
+//!
+//! Layouts: glibc's malloc/malloc.c (struct malloc_chunk) and malloc/arena.c (struct _heap_info), the same from 2.10 on.
+
+use crate::caller::Caller;
+use crate::record::event;
+use crate::{clock, elf, log, pool, sys, thread};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering::*};
+use memspy_log::Line;
+
+static ENABLED: AtomicBool = AtomicBool::new(false);
+static ARENAS: AtomicBool = AtomicBool::new(false);
+
+static NO_BREAK: AtomicUsize = AtomicUsize::new(0);
+/// libc's variable.
+static CURRENT: AtomicPtr<AtomicUsize> = AtomicPtr::new((&raw const NO_BREAK).cast_mut());
+/// The break that the log knows of. Changed by compare-exchange only, so each move is one event.
+static KNOWN: AtomicUsize = AtomicUsize::new(0);
+
+/// The break before libc's first brk, when its variable is still 0.
+static FIRST: AtomicUsize = AtomicUsize::new(0);
+
+const OWN_MMAP: usize = 2;
+const THREAD_ARENA: usize = 4;
+const HEAP_SIZE: usize = 64 << 20;
+
+/// Begins inference, if the real allocator is glibc's own. `arenas`: whether thread arenas have their usual layout.
+pub(crate) fn start(is_glibc: bool, arenas: bool) {
+    if let Some(address) = elf::next_symbol(c"__curbrk") {
+        CURRENT.store(address as *mut AtomicUsize, Relaxed);
+        KNOWN.store(current_break(), Relaxed);
+        FIRST.store(sys::program_break(), Relaxed);
+    }
+    ENABLED.store(is_glibc, Relaxed);
+    ARENAS.store(is_glibc && arenas, Relaxed);
+}
+
+/// Whether kernel calls inside malloc are inferred.
+pub(crate) fn enabled() -> bool {
+    ENABLED.load(Relaxed)
+}
+
+/// The program break as libc knows it; 0 when libc does not tell.
+#[inline(always)]
+pub(crate) fn current_break() -> usize {
+    // SAFETY: points to a static or to libc's variable, which libc writes as one aligned word.
+    unsafe { &*CURRENT.load(Relaxed) }.load(Relaxed)
+}
+
+/// The break as it was before libc first moved it, if it has not moved it yet.
+pub(crate) fn break_before_first_move() -> usize {
+    FIRST.load(Relaxed)
+}
+
+/// An allocator call under way.
+pub(crate) struct Call {
+    break_before: usize,
+    slot: Option<&'static crate::slot::Slot>,
+}
+
+impl Call {
+    /// The call begins.
+    #[inline(always)]
+    pub(crate) fn enter() -> Call {
+        let slot = thread::peek();
+        if let Some(slot) = slot {
+            slot.enter();
+        }
+        Call {
+            break_before: current_break(),
+            slot,
+        }
+    }
+
+    /// The call is over. `times`: one before it and one after it; 0 for a time that was not taken.
+    #[inline(always)]
+    pub(crate) fn leave(&self, times: (u64, u64), via: &'static str, caller: &Caller) {
+        if let Some(slot) = self.slot {
+            slot.leave();
+        }
+        if current_break() != KNOWN.load(Relaxed) {
+            self.break_moved(times, via, caller);
+        }
+    }
+
+    #[cold]
+    fn break_moved(&self, (began, ended): (u64, u64), via: &'static str, caller: &Caller) {
+        let known = KNOWN.load(Relaxed);
+        let now = current_break();
+        if known == now || KNOWN.compare_exchange(known, now, AcqRel, Relaxed).is_err() {
+            return;
+        }
+        let alone = !pool::slots()
+            .iter()
+            .any(|slot| slot.is_inside() && !self.slot.is_some_and(|own| core::ptr::eq(own, slot)));
+        let via = if alone && self.break_before != now {
+            via
+        } else {
+            "?"
+        };
+        let ended = if ended == 0 { clock::after() } else { ended };
+        let shrinks = now < known;
+        let t = if shrinks && began != 0 { began } else { ended };
+        event(log::BRK, t, ended, |line| {
+            line.num(log::T, t);
+            if shrinks {
+                line.num(log::DT, ended - t);
+            }
+            line.addr(
+                log::FROM,
+                if known == 0 {
+                    FIRST.load(Relaxed)
+                } else {
+                    known
+                },
+            );
+            line.addr(log::TO, now);
+            line.name(log::VIA, via);
+            caller.put_stack(line);
+        });
+    }
+}
+
+/// The program moved the break itself; the log has it.
+pub(crate) fn break_is_known(from: usize, to: usize) {
+    let _ = KNOWN.compare_exchange(from, to, AcqRel, Relaxed);
+}
+
+/// The mapping that is a block's own, as address and length.
+///
+/// # Safety
+/// `ptr` must be a live block of the real allocator that the caller owns, or 0.
+#[inline(always)]
+pub(crate) unsafe fn own_mapping(ptr: usize) -> Option<(usize, usize)> {
+    if !enabled() || ptr == 0 {
+        return None;
+    }
+    // SAFETY: every block of glibc has its chunk's header before it.
+    let size = unsafe { *((ptr - 8) as *const usize) };
+    if size & OWN_MMAP == 0 {
+        return None;
+    }
+    // SAFETY: as above; for such a chunk the word before is the slack between the mapping's start and the chunk.
+    let slack = unsafe { *((ptr - 16) as *const usize) };
+    Some((ptr - 16 - slack, slack + (size & !7)))
+}
+
+/// Writes the mmap that a call made for its block.
+#[cold]
+#[inline(never)]
+pub(crate) fn mapped((addr, len): (usize, usize), t: u64, via: &'static str, caller: &Caller) {
+    event(log::MMAP, t, t, |line| {
+        line.num(log::T, t);
+        line.addr(log::ADDR, addr);
+        line.num(log::SIZE, len as u64);
+        line.num(log::PROT, (libc::PROT_READ | libc::PROT_WRITE) as u64);
+        line.num(log::FLAGS, (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as u64);
+        line.signed(log::FD, -1);
+        line.num(log::OFFSET, 0);
+        line.name(log::VIA, via);
+        caller.put_stack(line);
+    });
+}
+
+/// Writes the munmap by which a call gives its block's mapping back.
+#[cold]
+#[inline(never)]
+pub(crate) fn unmapped((addr, len): (usize, usize), t: u64, via: &'static str, caller: &Caller) {
+    event(log::MUNMAP, t, t, |line| {
+        line.num(log::T, t);
+        line.addr(log::ADDR, addr);
+        line.num(log::SIZE, len as u64);
+        line.name(log::VIA, via);
+        caller.put_stack_of_release(line);
+    });
+}
+
+/// Writes the mremap that a realloc made.
+#[cold]
+#[inline(never)]
+pub(crate) fn remapped(
+    (old, old_len): (usize, usize),
+    (addr, len): (usize, usize),
+    (t, until): (u64, u64),
+    via: &'static str,
+    caller: &Caller,
+) {
+    event(log::MREMAP, t, until, |line| {
+        line.num(log::T, t);
+        line.num(log::DT, until - t);
+        line.addr(log::OLD, old);
+        line.num(log::OLD_SIZE, old_len as u64);
+        line.num(log::SIZE, len as u64);
+        line.num(log::FLAGS, libc::MREMAP_MAYMOVE as u64);
+        line.addr(log::ADDR, addr);
+        line.name(log::VIA, via);
+        caller.put_stack(line);
+    });
+}
+
+/// Heaps of thread arenas that the log knows of: place and size. A heap that finds no entry is not reported.
+static HEAPS: [[AtomicUsize; 2]; 1024] = [const { [const { AtomicUsize::new(0) }; 2] }; 1024];
+
+/// Forgets every heap (a new image).
+pub(crate) fn forget_heaps() {
+    for [base, size] in &HEAPS {
+        base.store(0, Relaxed);
+        size.store(0, Relaxed);
+    }
+    KNOWN.store(current_break(), Relaxed);
+}
+
+/// Looks at the arena heap of a block, if it lies in one, and writes what has become of it since.
+///
+/// # Safety
+/// As for [`own_mapping`].
+#[inline(always)]
+pub(crate) unsafe fn look_at_arena(ptr: usize, t: u64, via: &'static str) {
+    if !ARENAS.load(Relaxed) || ptr == 0 {
+        return;
+    }
+    // SAFETY: every block of glibc has its chunk's header before it.
+    let bits = unsafe { *((ptr - 8) as *const usize) } & (OWN_MMAP | THREAD_ARENA);
+    if bits != THREAD_ARENA {
+        return;
+    }
+    let base = ptr & !(HEAP_SIZE - 1);
+    // SAFETY: a block of a thread arena lies in a heap, whose head is at its aligned start while a block lives in it.
+    let (arena, size) = unsafe { (*(base as *const usize), *((base + 16) as *const usize)) };
+    let Some(known) = entry(base) else { return };
+    let before = known.load(Relaxed);
+    if before != size
+        && known
+            .compare_exchange(before, size, Relaxed, Relaxed)
+            .is_ok()
+    {
+        arena_changed((base, before, size), arena, t, via);
+    }
+}
+
+fn entry(base: usize) -> Option<&'static AtomicUsize> {
+    let start = (base / HEAP_SIZE).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 54;
+    for step in 0..16 {
+        let [key, size] = HEAPS.get((start + step) % HEAPS.len())?;
+        match key.load(Relaxed) {
+            found if found == base => return Some(size),
+            0 => match key.compare_exchange(0, base, Relaxed, Relaxed) {
+                Ok(_) => return Some(size),
+                Err(found) if found == base => return Some(size),
+                Err(_) => {}
+            },
+            _ => {}
+        }
+    }
+    None
+}
+
+#[cold]
+#[inline(never)]
+fn arena_changed(
+    (base, before, size): (usize, usize, usize),
+    arena: usize,
+    t: u64,
+    via: &'static str,
+) {
+    let change = match before {
+        0 => "made",
+        _ if before < size => "grown",
+        _ => "shrunk",
+    };
+    event(log::ARENA, t, t, |line: &mut Line| {
+        line.num(log::T, t);
+        line.addr(log::BASE, base);
+        line.num(log::SIZE, size as u64);
+        line.name(log::CHANGE, change);
+        line.addr(log::ARENA_KEY, arena);
+        line.name(log::VIA, via);
+    });
+}

@@ -1,0 +1,337 @@
+//! The calls by which the program itself asks the kernel for address space.
+
+use crate::caller::Caller;
+use crate::real::{REAL, address};
+use crate::record::event;
+use crate::{clock, glibc, log};
+use core::ffi::{c_int, c_void};
+use core::mem::transmute;
+use core::sync::atomic::AtomicUsize;
+use memspy_log::{Op, Tag, tag};
+
+type Pointer = *mut c_void;
+
+const FAILED: usize = usize::MAX;
+
+/// The errno of a call that failed, 0 of one that did not.
+#[inline(always)]
+fn errno_if(failed: bool) -> i32 {
+    if !failed {
+        return 0;
+    }
+    // SAFETY: libc's answer is valid for the calling thread.
+    unsafe { *libc::__errno_location() }
+}
+
+/// The arguments of an mmap.
+struct Mmap {
+    hint: Pointer,
+    size: usize,
+    prot: c_int,
+    flags: c_int,
+    fd: c_int,
+    offset: i64,
+}
+
+/// Calls the real function in `place` and writes the call.
+///
+/// # Safety
+/// The arguments are the caller's.
+#[inline(always)]
+unsafe fn map(place: &AtomicUsize, call: &Mmap, caller: &Caller) -> Pointer {
+    let fixed = call.flags & (libc::MAP_FIXED | libc::MAP_FIXED_NOREPLACE) != 0;
+    let began = if fixed { clock::before() } else { 0 };
+    // SAFETY: the address is that of mmap or mmap64, whose type this is.
+    let addr = unsafe {
+        let real: unsafe extern "C" fn(Pointer, usize, c_int, c_int, c_int, i64) -> Pointer =
+            transmute(address(place));
+        real(
+            call.hint,
+            call.size,
+            call.prot,
+            call.flags,
+            call.fd,
+            call.offset,
+        )
+    };
+    let errno = errno_if(addr as usize == FAILED);
+    let until = clock::after();
+    let t = if fixed { began } else { until };
+    event(log::MMAP, t, until, |line| {
+        line.num(log::T, t);
+        if fixed {
+            line.num(log::DT, until - t);
+        }
+        if errno == 0 {
+            line.addr(log::ADDR, addr as usize);
+        }
+        if !call.hint.is_null() {
+            line.addr(log::HINT, call.hint as usize);
+        }
+        line.num(log::SIZE, call.size as u64);
+        line.num(log::PROT, call.prot as u32 as u64);
+        line.num(log::FLAGS, call.flags as u32 as u64);
+        line.signed(log::FD, call.fd.into());
+        line.num(log::OFFSET, call.offset as u64);
+        if errno != 0 {
+            log::put_errno(line, errno);
+        }
+        caller.put_stack(line);
+    });
+    addr
+}
+
+macro_rules! mmap {
+    ($name:ident) => {
+        #[doc = concat!("Body of `", stringify!($name), "`.")]
+        ///
+        /// # Safety
+        /// The arguments are the caller's; `sp` must point to the return address.
+        #[allow(
+            clippy::too_many_arguments,
+            reason = "the six of mmap and the caller's registers"
+        )]
+        pub(super) unsafe extern "C" fn $name(
+            hint: Pointer,
+            size: usize,
+            prot: c_int,
+            flags: c_int,
+            fd: c_int,
+            offset: i64,
+            sp: *const usize,
+            bp: usize,
+        ) -> Pointer {
+            // SAFETY: the entry passes the registers of the caller; the arguments are the caller's.
+            unsafe {
+                let caller = Caller::at(sp, bp);
+                map(
+                    &REAL.$name,
+                    &Mmap {
+                        hint,
+                        size,
+                        prot,
+                        flags,
+                        fd,
+                        offset,
+                    },
+                    &caller,
+                )
+            }
+        }
+    };
+}
+
+mmap!(mmap);
+mmap!(mmap64);
+
+/// Body of `munmap`.
+///
+/// # Safety
+/// The arguments are the caller's; `sp` must point to the return address.
+pub(super) unsafe extern "C" fn munmap(
+    addr: Pointer,
+    size: usize,
+    sp: *const usize,
+    bp: usize,
+) -> c_int {
+    // SAFETY: the entry passes the registers of the caller.
+    let caller = unsafe { Caller::at(sp, bp) };
+    let t = clock::before();
+    // SAFETY: the address is the real function's, whose type this is.
+    let answer = unsafe {
+        let real: unsafe extern "C" fn(Pointer, usize) -> c_int = transmute(address(&REAL.munmap));
+        real(addr, size)
+    };
+    let errno = errno_if(answer != 0);
+    event(log::MUNMAP, t, t, |line| {
+        line.num(log::T, t);
+        line.addr(log::ADDR, addr as usize);
+        line.num(log::SIZE, size as u64);
+        if errno != 0 {
+            log::put_errno(line, errno);
+        }
+        caller.put_stack_of_release(line);
+    });
+    answer
+}
+
+/// Body of `mremap`, whose fifth argument counts only with MREMAP_FIXED.
+///
+/// # Safety
+/// The arguments are the caller's; `sp` must point to the return address.
+#[allow(
+    clippy::too_many_arguments,
+    reason = "the five of mremap, a free register, the caller's"
+)]
+pub(super) unsafe extern "C" fn mremap(
+    old: Pointer,
+    old_size: usize,
+    size: usize,
+    flags: c_int,
+    hint: Pointer,
+    _: usize,
+    sp: *const usize,
+    bp: usize,
+) -> Pointer {
+    // SAFETY: the entry passes the registers of the caller.
+    let caller = unsafe { Caller::at(sp, bp) };
+    let t = clock::before();
+    // SAFETY: the address is the real function's; its optional argument is passed as it came.
+    let addr = unsafe {
+        let real: unsafe extern "C" fn(Pointer, usize, usize, c_int, Pointer) -> Pointer =
+            transmute(address(&REAL.mremap));
+        real(old, old_size, size, flags, hint)
+    };
+    let errno = errno_if(addr as usize == FAILED);
+    let until = clock::after();
+    event(log::MREMAP, t, until, |line| {
+        line.num(log::T, t);
+        line.num(log::DT, until - t);
+        line.addr(log::OLD, old as usize);
+        line.num(log::OLD_SIZE, old_size as u64);
+        line.num(log::SIZE, size as u64);
+        line.num(log::FLAGS, flags as u32 as u64);
+        if flags & libc::MREMAP_FIXED != 0 {
+            line.addr(log::HINT, hint as usize);
+        }
+        if errno == 0 {
+            line.addr(log::ADDR, addr as usize);
+        } else {
+            log::put_errno(line, errno);
+        }
+        caller.put_stack(line);
+    });
+    addr
+}
+
+/// Body of `mprotect`.
+///
+/// # Safety
+/// The arguments are the caller's; `sp` must point to the return address.
+pub(super) unsafe extern "C" fn mprotect(
+    addr: Pointer,
+    size: usize,
+    prot: c_int,
+    sp: *const usize,
+    bp: usize,
+) -> c_int {
+    // SAFETY: the entry passes the registers of the caller.
+    let caller = unsafe { Caller::at(sp, bp) };
+    // SAFETY: the address is the real function's, whose type this is.
+    let answer = unsafe {
+        let real: unsafe extern "C" fn(Pointer, usize, c_int) -> c_int =
+            transmute(address(&REAL.mprotect));
+        real(addr, size, prot)
+    };
+    let errno = errno_if(answer != 0);
+    let t = clock::after();
+    event(const { &tag(Op::Mprotect) }, t, t, |line| {
+        line.num(log::T, t);
+        line.addr(log::ADDR, addr as usize);
+        line.num(log::SIZE, size as u64);
+        line.num(log::PROT, prot as u32 as u64);
+        if errno != 0 {
+            log::put_errno(line, errno);
+        }
+        caller.put_stack(line);
+    });
+    answer
+}
+
+/// A move of the break by the program itself.
+struct BreakMove {
+    from: usize,
+    began: u64,
+}
+
+impl BreakMove {
+    #[inline(always)]
+    fn begin() -> BreakMove {
+        BreakMove {
+            from: glibc::current_break(),
+            began: clock::before(),
+        }
+    }
+
+    fn done(
+        &self,
+        tag: &'static Tag,
+        failed: bool,
+        caller: &Caller,
+        put: impl Fn(&mut memspy_log::Line, bool),
+    ) {
+        let errno = errno_if(failed);
+        let to = glibc::current_break();
+        glibc::break_is_known(self.from, to);
+        let until = clock::after();
+        let shrinks = to < self.from;
+        let t = if shrinks { self.began } else { until };
+        event(tag, t, until, |line| {
+            line.num(log::T, t);
+            if shrinks {
+                line.num(log::DT, until - t);
+            }
+            put(line, errno != 0);
+            if errno == 0 {
+                let first = glibc::break_before_first_move();
+                line.addr(log::FROM, if self.from == 0 { first } else { self.from });
+                line.addr(log::TO, to);
+            } else {
+                log::put_errno(line, errno);
+            }
+            caller.put_stack(line);
+        });
+    }
+}
+
+/// Body of `brk`.
+///
+/// # Safety
+/// The arguments are the caller's; `sp` must point to the return address.
+pub(super) unsafe extern "C" fn brk(addr: Pointer, sp: *const usize, bp: usize) -> c_int {
+    // SAFETY: the entry passes the registers of the caller.
+    let caller = unsafe { Caller::at(sp, bp) };
+    let real = address(&REAL.brk);
+    let step = BreakMove::begin();
+    // SAFETY: the address is the real function's, whose type this is.
+    let answer = unsafe {
+        let real: unsafe extern "C" fn(Pointer) -> c_int = transmute(real);
+        real(addr)
+    };
+    step.done(
+        const { &tag(Op::Brk) },
+        answer != 0,
+        &caller,
+        |line, failed| {
+            if failed {
+                line.addr(log::HINT, addr as usize);
+            }
+        },
+    );
+    answer
+}
+
+/// Body of `sbrk`.
+///
+/// # Safety
+/// The arguments are the caller's; `sp` must point to the return address.
+pub(super) unsafe extern "C" fn sbrk(delta: isize, sp: *const usize, bp: usize) -> Pointer {
+    // SAFETY: the entry passes the registers of the caller.
+    let caller = unsafe { Caller::at(sp, bp) };
+    let real = address(&REAL.sbrk);
+    let step = BreakMove::begin();
+    // SAFETY: the address is the real function's, whose type this is.
+    let answer = unsafe {
+        let real: unsafe extern "C" fn(isize) -> Pointer = transmute(real);
+        real(delta)
+    };
+    step.done(
+        const { &tag(Op::Sbrk) },
+        answer as usize == FAILED,
+        &caller,
+        |line, _| {
+            line.signed(log::DELTA, delta as i64);
+        },
+    );
+    answer
+}

@@ -1,0 +1,75 @@
+//! Calls after which this image may be gone, or may no longer make system calls.
+//!
+//! Each looks at the call and answers the real function's address; the entry then jumps there with all arguments as
+//! they came. In a vfork child they change nothing: it works in its parent's memory.
+
+use crate::close_out::{close_out, close_out_for_exec, sandbox};
+use crate::real::{REAL, address};
+use core::ffi::c_int;
+
+macro_rules! before {
+    ($($name:ident $real:ident $action:expr;)*) => {
+        $(
+            #[doc = concat!("What comes before the real `", stringify!($real), "`; answers its address.")]
+            pub(super) extern "C" fn $name() -> usize {
+                $action;
+                present(address(&REAL.$real))
+            }
+        )*
+    };
+}
+
+before! {
+    before_exit _exit close_out("_exit");
+    before_exit_c99 _Exit close_out("_Exit");
+    before_quick_exit quick_exit close_out("quick_exit");
+    before_execve execve close_out_for_exec("execve");
+    before_execv execv close_out_for_exec("execv");
+    before_execvp execvp close_out_for_exec("execvp");
+    before_execvpe execvpe close_out_for_exec("execvpe");
+    before_execl execl close_out_for_exec("execl");
+    before_execlp execlp close_out_for_exec("execlp");
+    before_execle execle close_out_for_exec("execle");
+    before_fexecve fexecve close_out_for_exec("fexecve");
+    before_execveat execveat close_out_for_exec("execveat");
+    before_dlclose dlclose ();
+}
+
+/// What comes before the real `prctl`; answers its address.
+pub(super) extern "C" fn before_prctl(option: c_int) -> usize {
+    if option == libc::PR_SET_SECCOMP {
+        sandbox();
+    }
+    address(&REAL.prctl)
+}
+
+/// What comes before the real `syscall`; answers its address.
+pub(super) extern "C" fn before_syscall(number: i64, first: usize) -> usize {
+    let filters = match number {
+        libc::SYS_seccomp => {
+            first == libc::SECCOMP_SET_MODE_STRICT as usize
+                || first == libc::SECCOMP_SET_MODE_FILTER as usize
+        }
+        libc::SYS_prctl => first as c_int == libc::PR_SET_SECCOMP,
+        _ => false,
+    };
+    if filters {
+        sandbox();
+    }
+    address(&REAL.syscall)
+}
+
+/// The address, or that of a function which fails as one that the kernel lacks.
+fn present(address: usize) -> usize {
+    if address == 0 {
+        absent as *const () as usize
+    } else {
+        address
+    }
+}
+
+extern "C" fn absent() -> c_int {
+    // SAFETY: libc's answer is valid for the calling thread.
+    unsafe { *libc::__errno_location() = libc::ENOSYS };
+    -1
+}

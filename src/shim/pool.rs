@@ -1,0 +1,186 @@
+//! The pool of event buffers. Nobody tells us that a thread has ended; the pool finds out.
+//!
+//! A thread without a buffer takes, by one compare-exchange on the owner word: one whose thread pointer or id is its
+//! own (two threads can't share either, so that owner is dead); a free one; one whose owner the kernel no longer
+//! knows; a new one. The dead owner's lines are flushed first. Callers have signals blocked.
+
+use crate::flush::{self, Reach};
+use crate::slot::{RETIRED, Slot};
+use crate::{image, sys, tail, x86_64};
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering::*};
+use memspy_log::tail::{CONTROL_SIZE, control};
+
+/// Most buffers that an image can have.
+pub(crate) const MAX_SLOTS: usize = 256;
+
+static SLOTS: [Slot; MAX_SLOTS] = [const { Slot::EMPTY }; MAX_SLOTS];
+/// Slots with a buffer are the first ones of the array.
+static ATTACHED: AtomicUsize = AtomicUsize::new(0);
+static EXTENTS: AtomicUsize = AtomicUsize::new(0);
+static TAIL_LENGTH: AtomicU64 = AtomicU64::new(0);
+static LIMIT: AtomicUsize = AtomicUsize::new(16 << 20);
+/// A compare-exchange away from growing; a loser does without a buffer for one event.
+static GROWING: AtomicU64 = AtomicU64::new(0);
+
+/// Every slot with a buffer.
+pub(crate) fn slots() -> &'static [Slot] {
+    SLOTS.get(..ATTACHED.load(Acquire)).unwrap_or_default()
+}
+
+/// The number of a slot, below [`MAX_SLOTS`].
+#[inline(always)]
+pub(crate) fn index(slot: &Slot) -> usize {
+    (core::ptr::from_ref(slot) as usize).wrapping_sub((&raw const SLOTS) as usize)
+        / size_of::<Slot>()
+}
+
+/// Begins with the buffers of the first extent, all free. `limit`: most bytes of all buffers together.
+pub(crate) fn start(first: *mut u8, limit: usize) {
+    LIMIT.store(limit, Relaxed);
+    STREAMS.store(0, Relaxed);
+    for (i, slot) in SLOTS.iter().enumerate() {
+        slot.owner.store(0, Relaxed);
+        slot.thread_pointer.store(0, Relaxed);
+        if i < tail::FIRST_COUNT {
+            // SAFETY: the first extent has FIRST_COUNT buffers of FIRST_SIZE bytes.
+            slot.attach(unsafe { first.add(i * tail::FIRST_SIZE) }, tail::FIRST_SIZE);
+        }
+    }
+    EXTENTS.store(1, Relaxed);
+    TAIL_LENGTH.store(
+        (CONTROL_SIZE + tail::FIRST_COUNT * tail::FIRST_SIZE) as u64,
+        Relaxed,
+    );
+    GROWING.store(0, Relaxed);
+    ATTACHED.store(tail::FIRST_COUNT, Release);
+}
+
+/// Thread numbers given out. Private memory, so that a forked child has it exactly; the control page has a copy.
+static STREAMS: AtomicU64 = AtomicU64::new(0);
+
+/// Thread numbers given out.
+pub(crate) fn streams() -> u64 {
+    STREAMS.load(Relaxed)
+}
+
+/// A new thread number.
+fn next_stream() -> u64 {
+    let stream = STREAMS.fetch_add(1, Relaxed) + 1;
+    image::word(control::STREAMS).fetch_max(stream, Relaxed);
+    stream
+}
+
+/// Finds a buffer for the calling thread and begins a stream in it.
+pub(crate) fn take(tid: u32) -> Option<&'static Slot> {
+    let slot = claim(tid)?;
+    slot.begin(next_stream(), tid, image::pid() as u32, 0);
+    Some(slot)
+}
+
+/// Moves the stream of `from`, whose buffer is empty, to a later and larger buffer, if there is one to be had.
+pub(crate) fn enlarge(from: &Slot) -> Option<&'static Slot> {
+    let tid = from.owner.load(Relaxed);
+    let slot = slots()
+        .iter()
+        .skip(tail::FIRST_COUNT)
+        .find(|slot| free(slot, 0, tid))
+        .or_else(|| grow(tid))?;
+    slot.thread_pointer.store(x86_64::thread_pointer(), Relaxed);
+    slot.begin(
+        from.stream.load(Relaxed),
+        tid,
+        image::pid() as u32,
+        from.n(),
+    );
+    from.field(memspy_log::tail::header::THREAD)
+        .store(0, Release);
+    from.owner.store(0, Release);
+    Some(slot)
+}
+
+fn claim(tid: u32) -> Option<&'static Slot> {
+    let pointer = x86_64::thread_pointer();
+    let slot = own_dead(tid, pointer)
+        .or_else(|| slots().iter().find(|slot| free(slot, 0, tid)))
+        .or_else(|| other_dead(tid))
+        .or_else(|| grow(tid))?;
+    slot.thread_pointer.store(pointer, Relaxed);
+    Some(slot)
+}
+
+fn free(slot: &Slot, owner: u32, tid: u32) -> bool {
+    slot.owner
+        .compare_exchange(owner, tid, AcqRel, Relaxed)
+        .is_ok()
+}
+
+/// A buffer that an earlier thread with our id or our thread pointer left.
+fn own_dead(tid: u32, pointer: usize) -> Option<&'static Slot> {
+    slots().iter().find(|slot| {
+        let owner = slot.owner.load(Acquire);
+        let same = owner == tid || slot.thread_pointer.load(Relaxed) == pointer;
+        owner != 0 && same && slot.attention() & RETIRED == 0 && inherit(slot, owner, tid)
+    })
+}
+
+/// A buffer whose owner the kernel no longer knows.
+fn other_dead(tid: u32) -> Option<&'static Slot> {
+    slots().iter().find(|slot| {
+        let owner = slot.owner.load(Acquire);
+        let gone = owner != 0
+            && !image::sandboxed()
+            && sys::tgkill(image::pid(), owner as i32, 0) == Err(sys::Errno(libc::ESRCH));
+        gone && inherit(slot, owner, tid)
+    })
+}
+
+/// Takes a dead thread's buffer over, after its lines are in the log.
+fn inherit(slot: &Slot, owner: u32, tid: u32) -> bool {
+    if owner != tid && !free(slot, owner, tid) {
+        return false;
+    }
+    if flush::flush(slot, Reach::Last) == Ok(true) {
+        return true;
+    }
+    // Left to its dead owner: the end, or a reader, will find the lines.
+    slot.owner.store(owner, Release);
+    false
+}
+
+/// Adds buffers, one for the caller, up to the limit. The number of buffers doubles.
+fn grow(tid: u32) -> Option<&'static Slot> {
+    let attached = ATTACHED.load(Acquire);
+    let used = (attached.saturating_sub(tail::FIRST_COUNT)) * tail::LATER_SIZE;
+    let room = LIMIT.load(Relaxed).saturating_sub(used) / tail::LATER_SIZE;
+    let count = attached
+        .saturating_sub(tail::FIRST_COUNT)
+        .clamp(1, 64)
+        .min(room)
+        .min(MAX_SLOTS - attached);
+    if count == 0 || GROWING.compare_exchange(0, 1, AcqRel, Relaxed).is_err() {
+        return None;
+    }
+    let grown = attach(attached, count, tid);
+    GROWING.store(0, Release);
+    grown
+}
+
+fn attach(attached: usize, count: usize, tid: u32) -> Option<&'static Slot> {
+    if ATTACHED.load(Acquire) != attached {
+        return None;
+    }
+    let extent = EXTENTS.load(Relaxed);
+    let offset = TAIL_LENGTH.load(Relaxed);
+    let at = tail::grow(extent, offset, count).ok()?;
+    let fresh = SLOTS.get(attached..attached + count)?;
+    for (i, slot) in fresh.iter().enumerate() {
+        // SAFETY: the extent has `count` buffers of LATER_SIZE bytes.
+        slot.attach(unsafe { at.add(i * tail::LATER_SIZE) }, tail::LATER_SIZE);
+    }
+    let first = fresh.first()?;
+    first.owner.store(tid, Relaxed);
+    EXTENTS.store(extent + 1, Relaxed);
+    TAIL_LENGTH.store(offset + (count * tail::LATER_SIZE) as u64, Relaxed);
+    ATTACHED.store(attached + count, Release);
+    Some(first)
+}

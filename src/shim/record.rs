@@ -1,0 +1,139 @@
+//! An event's way into the log: straight into the thread's buffer, or aside when there is none.
+
+use crate::flush::{Block, MAX_BLOCK, block_line};
+use crate::slot::Committed;
+use crate::{file, image, settings, sys, thread};
+use core::sync::atomic::{AtomicU64, Ordering::*};
+use memspy_log::tail::{control, state};
+use memspy_log::{Line, MAX_EVENT, Tag};
+
+/// Writes an event whose smallest time is `t` and whose largest is `until`.
+///
+/// Hook-safe: no system call but for the flush of a full buffer.
+#[inline(always)]
+pub(crate) fn event(tag: &Tag, t: u64, until: u64, build: impl Fn(&mut Line)) {
+    if !settings::events() {
+        return;
+    }
+    if let Some(slot) = thread::slot() {
+        match slot.line::<MAX_EVENT>(tag, (t, until), &build) {
+            Committed::Yes => return,
+            Committed::Noticed => return thread::noticed(slot),
+            Committed::Full => {}
+        }
+    }
+    event_slowly(tag, (t, until), &build);
+}
+
+#[cold]
+#[inline(never)]
+fn event_slowly(tag: &Tag, times: (u64, u64), build: &dyn Fn(&mut Line)) {
+    // Each round either ends here or meets a buffer that somebody has just emptied.
+    for _ in 0..4 {
+        let Some(slot) = thread::slot() else { break };
+        match slot.line::<MAX_EVENT>(tag, times, build) {
+            Committed::Yes => return,
+            Committed::Noticed => return thread::noticed(slot),
+            Committed::Full if thread::make_room(slot) => {}
+            Committed::Full => break,
+        }
+    }
+    match image::state() {
+        state::BUFFERED | state::DIRECT => aside(tag, times, build),
+        state::STOPPED => lose(),
+        _ => {}
+    }
+}
+
+/// Events of stream 0: of threads without a buffer, and of everybody while the image ends.
+static ASIDE: AtomicU64 = AtomicU64::new(0);
+
+/// Number of the last event that was written aside.
+pub(crate) fn aside_n() -> u64 {
+    ASIDE.load(Relaxed)
+}
+
+/// Takes `count` numbers of stream 0; answers the first.
+pub(crate) fn aside_numbers(count: u64) -> u64 {
+    ASIDE.fetch_add(count, Relaxed) + 1
+}
+
+/// Begins stream 0 anew (a new image).
+pub(crate) fn forget_aside() {
+    ASIDE.store(0, Relaxed);
+}
+
+fn lose() {
+    match thread::peek() {
+        Some(slot) => slot.lose(),
+        None => {
+            aside_numbers(1);
+            image::word(control::LOST).fetch_add(1, Relaxed);
+        }
+    }
+}
+
+/// Writes one line as a block of its own, before the hook returns.
+fn aside(tag: &Tag, times: (u64, u64), build: &dyn Fn(&mut Line)) {
+    let mut text = [0u8; MAX_BLOCK + MAX_EVENT];
+    let tid = if image::sandboxed() {
+        image::pid()
+    } else {
+        sys::gettid()
+    };
+    let Some(room) = text.get_mut(MAX_BLOCK..) else {
+        return;
+    };
+    let mut line = Line::whole(room, tag);
+    build(&mut line);
+    if tid != image::pid() {
+        line.num(const { &memspy_log::key("tid") }, tid as u64);
+    }
+    let Some(len) = line.finish() else {
+        return lose();
+    };
+    let run = Run {
+        tid: tid as u64,
+        events: 1,
+        times,
+    };
+    // SAFETY: `text` has MAX_BLOCK bytes before the line.
+    if unsafe { write_aside(text.as_mut_ptr().add(MAX_BLOCK), len, &run) }.is_err() {
+        image::word(control::LOST).fetch_add(1, Relaxed);
+    }
+}
+
+/// What a block of stream 0 is about.
+pub(crate) struct Run {
+    pub(crate) tid: u64,
+    pub(crate) events: u64,
+    pub(crate) times: (u64, u64),
+}
+
+/// Writes `len` bytes of lines as a block of stream 0, its block line before them.
+///
+/// # Safety
+/// `lines` must point to `len` bytes, and MAX_BLOCK bytes before it must be writable.
+pub(crate) unsafe fn write_aside(lines: *mut u8, len: usize, run: &Run) -> sys::Result<()> {
+    let mut room = [0u8; MAX_BLOCK];
+    let block = Block {
+        stream: 0,
+        tid: run.tid,
+        n: aside_numbers(run.events),
+        events: run.events,
+        bytes: len as u64,
+        times: run.times,
+        last: false,
+        sample: false,
+    };
+    let head = block_line(&block, &mut room);
+    // SAFETY: the caller vouches for MAX_BLOCK bytes before the lines, and a block line is no longer.
+    let from = unsafe {
+        let from = lines.sub(head);
+        from.copy_from_nonoverlapping(room.as_ptr(), head);
+        from
+    };
+    let off = image::word(control::LOG_END).fetch_add((head + len) as u64, AcqRel);
+    // SAFETY: block line and lines are one range.
+    unsafe { file::write_log(from, head + len, off) }
+}

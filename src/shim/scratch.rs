@@ -1,0 +1,83 @@
+//! Room for the long and rare lines: start, modules, snapshots, end. Its own pages, given back at once.
+
+use crate::flush::MAX_BLOCK;
+use crate::record::{Run, write_aside};
+use crate::{clock, sys};
+use memspy_log::{Line, Tag};
+
+/// Lines under construction, with room for a block line before them.
+pub(crate) struct Scratch {
+    base: *mut u8,
+    len: usize,
+    used: usize,
+    events: u64,
+    began: u64,
+}
+
+impl Scratch {
+    /// Maps `len` bytes, of which only those that are used cost memory.
+    pub(crate) fn new(len: usize) -> sys::Result<Scratch> {
+        let prot = libc::PROT_READ | libc::PROT_WRITE;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        // SAFETY: no address is asked for, so nothing existing is touched.
+        let base = unsafe { sys::mmap(0, len, prot, flags, -1, 0)? };
+        Ok(Scratch {
+            base,
+            len,
+            used: MAX_BLOCK,
+            events: 0,
+            began: clock::before(),
+        })
+    }
+
+    /// The address range, for whoever must know that it is the shim's.
+    pub(crate) fn range(&self) -> (usize, usize) {
+        (self.base as usize, self.base as usize + self.len)
+    }
+
+    /// Adds a line; answers whether it fitted.
+    pub(crate) fn line(&mut self, tag: &Tag, build: impl FnOnce(&mut Line)) -> bool {
+        // SAFETY: `used`..`len` lies inside the pages, which are this value's alone.
+        let room = unsafe {
+            core::slice::from_raw_parts_mut(self.base.add(self.used), self.len - self.used)
+        };
+        let mut line = Line::whole(room, tag);
+        build(&mut line);
+        let Some(len) = line.finish() else {
+            return false;
+        };
+        self.used += len;
+        self.events += 1;
+        true
+    }
+
+    /// What was written so far.
+    pub(crate) fn text(&self) -> &[u8] {
+        // SAFETY: these bytes were written by `line`.
+        unsafe { core::slice::from_raw_parts(self.base.add(MAX_BLOCK), self.used - MAX_BLOCK) }
+    }
+
+    /// Events so far.
+    pub(crate) fn events(&self) -> u64 {
+        self.events
+    }
+
+    /// Writes the lines as a block of stream 0.
+    pub(crate) fn write(self) -> sys::Result<()> {
+        let times = (self.began, clock::before());
+        let run = Run {
+            tid: sys::gettid() as u64,
+            events: self.events,
+            times,
+        };
+        // SAFETY: the lines lie behind MAX_BLOCK bytes of room.
+        unsafe { write_aside(self.base.add(MAX_BLOCK), self.used - MAX_BLOCK, &run) }
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // SAFETY: the pages are this value's, and it is gone.
+        unsafe { sys::munmap(self.base, self.len) };
+    }
+}

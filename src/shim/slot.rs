@@ -1,0 +1,329 @@
+//! A slot: the private half of an event buffer. Its thread formats lines straight into the buffer, without a lock and
+//! without a system call.
+//!
+//! # The protocol of a line
+//! Only the owning thread writes, so it is enough to be safe against signal handlers on that thread, `siglongjmp` out
+//! of them, and death at any instruction:
+//! 1. `at` = `top`; `top` += room for the longest line, in one instruction;
+//! 2. the line is formatted from `at` + 1 on; `n` += 1;
+//! 3. the `{` stored at `at` commits it;
+//! 4. if `top` is still where step 1 put it, it moves back to the line's end, in one instruction. If not, a nested
+//!    event stands behind: the rest of the room is blanked and the newline moves to its end.
+//!
+//! A room that was never committed holds a NUL: see `flush` for who may write the buffer out then.
+
+use crate::x86_64::{add_local, increment_local, replace_local};
+use core::ptr::null_mut;
+use core::sync::atomic::{
+    AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering::*, compiler_fence,
+};
+use memspy_log::tail::{HEADER_SIZE, header};
+use memspy_log::{Line, Tag};
+
+/// The image is ending: what was committed goes to the log at once.
+pub(crate) const DIRECT: u32 = 1;
+/// The thread has moved to another buffer; an interrupted line may still be finished here.
+pub(crate) const RETIRED: u32 = 2;
+
+/// What a line's formatting ended with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Committed {
+    /// In the buffer.
+    Yes,
+    /// In the buffer, and somebody waits for it: see [`Slot::attention`].
+    Noticed,
+    /// No room.
+    Full,
+}
+
+/// The private half of an event buffer; the other half, the header and the text, lies in the tail.
+#[repr(C, align(64))]
+pub(crate) struct Slot {
+    /// The buffer's start in the tail.
+    buffer: AtomicPtr<u8>,
+    /// The buffer's size.
+    size: AtomicU64,
+    /// Events that the stream has had, lost ones included. Private, so that a forked child knows it.
+    n: AtomicU64,
+    /// Smallest and largest time in the buffer.
+    t_min: AtomicU64,
+    t_max: AtomicU64,
+    /// [`DIRECT`], [`RETIRED`] or 0.
+    attention: AtomicU32,
+    /// Depth of allocator calls that the thread is in; above 0 for ever if a handler jumped out of one.
+    in_call: AtomicU32,
+    /// `,"tid":4711` or nothing.
+    tid_text: [AtomicU64; 4],
+    tid_text_len: AtomicUsize,
+    /// The reallocarray call under way: its pointer and its size in bytes.
+    folded: [AtomicUsize; 2],
+    /// Thread id of the owner, 0: free.
+    pub(crate) owner: AtomicU32,
+    /// Thread pointer of the owner.
+    pub(crate) thread_pointer: AtomicUsize,
+    /// The stream: the thread's number in the log.
+    pub(crate) stream: AtomicU64,
+    /// Events lost since the last flush.
+    pub(crate) lost: AtomicU64,
+}
+
+impl Slot {
+    /// A slot without a buffer.
+    pub(crate) const EMPTY: Slot = Slot {
+        buffer: AtomicPtr::new(null_mut()),
+        size: AtomicU64::new(0),
+        n: AtomicU64::new(0),
+        t_min: AtomicU64::new(u64::MAX),
+        t_max: AtomicU64::new(0),
+        attention: AtomicU32::new(0),
+        in_call: AtomicU32::new(0),
+        tid_text: [const { AtomicU64::new(0) }; 4],
+        tid_text_len: AtomicUsize::new(0),
+        folded: [const { AtomicUsize::new(0) }; 2],
+        owner: AtomicU32::new(0),
+        thread_pointer: AtomicUsize::new(0),
+        stream: AtomicU64::new(0),
+        lost: AtomicU64::new(0),
+    };
+
+    /// Gives the slot its buffer.
+    pub(crate) fn attach(&self, buffer: *mut u8, size: usize) {
+        self.buffer.store(buffer, Relaxed);
+        self.size.store(size as u64, Relaxed);
+    }
+
+    /// The buffer's start.
+    #[inline(always)]
+    pub(crate) fn buffer(&self) -> *mut u8 {
+        self.buffer.load(Relaxed)
+    }
+
+    /// The buffer's size in bytes.
+    #[inline(always)]
+    pub(crate) fn size(&self) -> u64 {
+        self.size.load(Relaxed)
+    }
+
+    /// A 64-bit field of the buffer's header.
+    #[inline(always)]
+    pub(crate) fn field(&self, offset: usize) -> &AtomicU64 {
+        // SAFETY: an attached buffer is mapped for ever; the offsets of `header` are aligned and inside its header.
+        unsafe { AtomicU64::from_ptr(self.buffer().add(offset).cast()) }
+    }
+
+    /// A 32-bit field of the buffer's header.
+    pub(crate) fn field32(&self, offset: usize) -> &AtomicU32 {
+        // SAFETY: as in `field`.
+        unsafe { AtomicU32::from_ptr(self.buffer().add(offset).cast()) }
+    }
+
+    /// Events that the stream has had.
+    pub(crate) fn n(&self) -> u64 {
+        self.n.load(Relaxed)
+    }
+
+    /// Begins a stream at event number `n` + 1 in an empty buffer.
+    pub(crate) fn begin(&self, stream: u64, tid: u32, image_pid: u32, n: u64) {
+        self.stream.store(stream, Relaxed);
+        self.n.store(n, Relaxed);
+        self.lost.store(0, Relaxed);
+        self.attention.store(0, Relaxed);
+        self.in_call.store(0, Relaxed);
+        self.folded[0].store(0, Relaxed);
+        self.reset_times();
+        let mut text = [0u8; 32];
+        let mut len = 0;
+        if tid != image_pid {
+            len = tid_text(tid, &mut text);
+        }
+        for (word, bytes) in self.tid_text.iter().zip(text.chunks_exact(8)) {
+            word.store(
+                u64::from_ne_bytes(bytes.try_into().unwrap_or_default()),
+                Relaxed,
+            );
+        }
+        self.tid_text_len.store(len, Relaxed);
+        self.field32(header::TID).store(tid, Relaxed);
+        self.field(header::FIRST_N).store(n + 1, Relaxed);
+        self.field(header::TOP).store(HEADER_SIZE as u64, Relaxed);
+        self.field(header::FLUSHED)
+            .store(HEADER_SIZE as u64, Relaxed);
+        self.field(header::FLUSH_LEN).store(0, Relaxed);
+        self.field(header::THREAD).store(stream, Release);
+    }
+
+    /// Smallest and largest time since the last reset.
+    pub(crate) fn times(&self) -> (u64, u64) {
+        (self.t_min.load(Relaxed), self.t_max.load(Relaxed))
+    }
+
+    /// Forgets the times: the buffer is empty.
+    pub(crate) fn reset_times(&self) {
+        self.t_min.store(u64::MAX, Relaxed);
+        self.t_max.store(0, Relaxed);
+    }
+
+    #[inline(always)]
+    fn note_times(&self, t: u64, until: u64) {
+        if t < self.t_min.load(Relaxed) {
+            self.t_min.store(t, Relaxed);
+        }
+        if until > self.t_max.load(Relaxed) {
+            self.t_max.store(until, Relaxed);
+        }
+    }
+
+    /// What the thread must see to before its next line and after its last.
+    #[inline(always)]
+    pub(crate) fn attention(&self) -> u32 {
+        self.attention.load(Relaxed)
+    }
+
+    /// Asks the owner to see to something.
+    pub(crate) fn notify(&self, what: u32) {
+        self.attention.fetch_or(what, SeqCst);
+    }
+
+    /// Nothing to see to any more.
+    pub(crate) fn calm(&self, what: u32) {
+        self.attention.fetch_and(!what, SeqCst);
+    }
+
+    /// The thread enters an allocator call.
+    #[inline(always)]
+    pub(crate) fn enter(&self) {
+        self.in_call
+            .store(self.in_call.load(Relaxed).wrapping_add(1), Relaxed);
+    }
+
+    /// The thread is back from an allocator call.
+    #[inline(always)]
+    pub(crate) fn leave(&self) {
+        self.in_call
+            .store(self.in_call.load(Relaxed).wrapping_sub(1), Relaxed);
+    }
+
+    /// Whether the thread is in an allocator call.
+    pub(crate) fn is_inside(&self) -> bool {
+        self.in_call.load(Relaxed) != 0
+    }
+
+    /// Notes a reallocarray, whose libc function will call realloc with these arguments.
+    pub(crate) fn fold(&self, old: usize, size: usize) {
+        self.folded[0].store(old, Relaxed);
+        self.folded[1].store(size, Relaxed);
+    }
+
+    /// Whether a realloc has the arguments of the reallocarray under way. True once.
+    pub(crate) fn unfold(&self, old: usize, size: usize) -> bool {
+        let [of, to] = &self.folded;
+        let same = of.load(Relaxed) == old && to.load(Relaxed) == size && size != 0;
+        if same {
+            to.store(0, Relaxed);
+        }
+        same
+    }
+
+    /// Formats and commits a line of at most `MAX` bytes. `t` and `until` are its smallest and largest time.
+    #[inline(always)]
+    pub(crate) fn line<const MAX: usize>(
+        &self,
+        tag: &Tag,
+        (t, until): (u64, u64),
+        build: impl FnOnce(&mut Line),
+    ) -> Committed {
+        let top = self.field(header::TOP).as_ptr();
+        // SAFETY: `top` is the header's field, and only the owner writes it while it makes lines.
+        let at = unsafe { add_local(top, MAX as u64) };
+        let claimed = at + MAX as u64;
+        if claimed > self.size() {
+            // SAFETY: as above.
+            unsafe { replace_local(top, claimed, at) };
+            return Committed::Full;
+        }
+        // SAFETY: `at`..`at` + MAX lies inside the buffer, and the step above made it this line's alone.
+        let room = unsafe { core::slice::from_raw_parts_mut(self.buffer().add(at as usize), MAX) };
+        let first: *mut u8 = room.as_mut_ptr();
+        let mut line = Line::new(room, tag);
+        build(&mut line);
+        line.fragment(&self.tid_bytes(), self.tid_text_len.load(Relaxed));
+        let Some(len) = line.finish() else {
+            return self.give_up(first, MAX);
+        };
+        self.note_times(t, until);
+        // SAFETY: `n` is written by the owner alone.
+        unsafe { increment_local(self.n.as_ptr()) };
+        compiler_fence(SeqCst);
+        // SAFETY: the room is this line's alone; volatile, so that the commit stays behind the body.
+        unsafe { first.write_volatile(b'{') };
+        compiler_fence(SeqCst);
+        // SAFETY: as for the first step.
+        if !unsafe { replace_local(top, claimed, at + len as u64) } {
+            stretch(first, len, MAX);
+        }
+        if self.attention() == 0 {
+            Committed::Yes
+        } else {
+            Committed::Noticed
+        }
+    }
+
+    #[inline(always)]
+    fn tid_bytes(&self) -> [u8; 32] {
+        let mut bytes = [0; 32];
+        for (word, place) in self.tid_text.iter().zip(bytes.chunks_exact_mut(8)) {
+            place.copy_from_slice(&word.load(Relaxed).to_ne_bytes());
+        }
+        bytes
+    }
+
+    /// A line that does not fit its room becomes blanks and a lost event.
+    #[cold]
+    fn give_up(&self, first: *mut u8, max: usize) -> Committed {
+        // SAFETY: the room of `max` bytes at `first` is this line's alone.
+        unsafe {
+            first.write_bytes(b' ', max - 1);
+            first.add(max - 1).write_volatile(b'\n');
+        }
+        self.lose();
+        Committed::Yes
+    }
+
+    /// Counts an event that could not be kept. Its number is taken, so that the gap proves the loss.
+    pub(crate) fn lose(&self) {
+        self.n.fetch_add(1, Relaxed);
+        self.lost.fetch_add(1, Relaxed);
+        crate::image::word(memspy_log::tail::control::LOST).fetch_add(1, Relaxed);
+    }
+}
+
+/// Fills a committed line of `len` bytes up to `max` and moves its newline to the end, death-proof at each step.
+#[cold]
+fn stretch(first: *mut u8, len: usize, max: usize) {
+    // SAFETY: the room of `max` bytes at `first` is this line's alone.
+    unsafe {
+        first.add(len).write_bytes(b' ', max - 1 - len);
+        first.add(max - 1).write_volatile(b'\n');
+        compiler_fence(SeqCst);
+        first.add(len - 1).write_volatile(b' ');
+    }
+}
+
+/// Writes `,"tid":4711` and answers its length.
+fn tid_text(tid: u32, text: &mut [u8; 32]) -> usize {
+    let mut room = [0u8; 96];
+    let mut line = Line::new(
+        &mut room,
+        const { &memspy_log::tag(memspy_log::Op::Malloc) },
+    );
+    let from = line.len();
+    line.num(const { &memspy_log::key("tid") }, u64::from(tid));
+    let to = line.len();
+    match (room.get(from..to), text.get_mut(..to - from)) {
+        (Some(source), Some(place)) => {
+            place.copy_from_slice(source);
+            to - from
+        }
+        _ => 0,
+    }
+}

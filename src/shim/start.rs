@@ -1,0 +1,443 @@
+//! The start of an image: by the constructor, or by the first hook if that comes earlier, or by the first hook in a
+//! forked child. Idempotent, and never a precondition for the host: if it fails, recording is off.
+
+use crate::config::{Config, Initial, Mode};
+use crate::path::PathText;
+use crate::scratch::Scratch;
+use crate::sys::{self, Errno, Result};
+use crate::{
+    clock, close_out, elf, file, glibc, image, log, memory, pool, real, record, say, settings,
+    snapshot, tail, thread,
+};
+use core::ffi::{CStr, c_char};
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering::*};
+use memspy_log::tail::{control, state};
+use memspy_log::{Line, Op, key, tag};
+use once_cell::race::OnceRef;
+
+/// Who is starting the image, as pid and tid; 0: nobody.
+static STARTER: AtomicU64 = AtomicU64::new(0);
+
+/// What stays the same in forked children.
+struct Program {
+    /// Last component of the program's name, made fit for a file name.
+    name: &'static [u8],
+    /// The arguments as a JSON array, and whether it is cut.
+    argv: &'static [u8],
+    argv_cut: bool,
+    /// The template of the log, absolute.
+    template: &'static CStr,
+    /// MEMSPY_PARENT: the only parent whose children are recorded; 0: any.
+    parent: i32,
+    libc: &'static CStr,
+    /// The module that has malloc, if that is not libc.
+    allocator: &'static CStr,
+}
+
+static PROGRAM: OnceRef<Program> = OnceRef::new();
+
+/// libc's code, for telling its calls from the program's.
+static LIBC_CODE: [AtomicUsize; 2] = [const { AtomicUsize::new(0) }; 2];
+
+/// Whether an address is in libc's code.
+pub(crate) fn is_libc_code(address: usize) -> bool {
+    let [from, to] = &LIBC_CODE;
+    (from.load(Relaxed)..to.load(Relaxed)).contains(&address)
+}
+
+/// Starts the image if that has not happened. Answers whether events can be recorded now.
+#[cold]
+#[inline(never)]
+pub(crate) fn start() -> bool {
+    if image::state() == image::OFF {
+        return false;
+    }
+    if image::sandboxed() {
+        image::detach();
+        image::set_state(image::OFF);
+        return false;
+    }
+    let pid = sys::getpid() as u64;
+    let me = pid << 32 | sys::gettid() as u64;
+    loop {
+        let starter = STARTER.load(Acquire);
+        if starter == me {
+            // The start itself called a hook.
+            return false;
+        }
+        if starter == 0 && image::generation() != 0 {
+            return true;
+        }
+        // A starter with another pid was left behind by a fork.
+        let taken = starter == 0 || starter >> 32 != pid;
+        if taken
+            && STARTER
+                .compare_exchange(starter, me, AcqRel, Relaxed)
+                .is_ok()
+        {
+            break;
+        }
+        sys::sched_yield();
+    }
+    let mask = sys::block_signals();
+    // SAFETY: libc's answer is valid for the calling thread.
+    let errno = unsafe { libc::__errno_location() };
+    // SAFETY: as above.
+    let kept = unsafe { *errno };
+    let forked = image::pid() != 0;
+    let started = begin(pid as i32, forked);
+    if let Err(Failure { what, errno }) = &started {
+        if !forked && errno.0 != 0 {
+            let name = memspy_log::errno_name(errno.0).unwrap_or("unknown error");
+            say::say(&[
+                what,
+                b": ",
+                name.as_bytes(),
+                b"; this program is not recorded",
+            ]);
+        }
+        image::detach();
+        image::set_state(image::OFF);
+    }
+    // SAFETY: as above.
+    unsafe { *errno = kept };
+    STARTER.store(0, Release);
+    sys::restore_signals(mask);
+    started.is_ok()
+}
+
+/// Why an image could not start.
+struct Failure {
+    what: &'static [u8],
+    /// 0: as it was asked for, nothing to say.
+    errno: Errno,
+}
+
+fn failure(what: &'static [u8]) -> impl Fn(Errno) -> Failure {
+    move |errno| Failure { what, errno }
+}
+
+const NOT_WANTED: Failure = Failure {
+    what: b"",
+    errno: Errno(0),
+};
+const NO_MEMORY: Failure = Failure {
+    what: b"no memory",
+    errno: Errno(libc::ENOMEM),
+};
+
+fn begin(pid: i32, forked: bool) -> core::result::Result<(), Failure> {
+    let clock_start = clock::Start::read();
+    let parent = if forked { parents_state() } else { None };
+    image::detach();
+    image::set_pid(pid);
+    let program = match PROGRAM.get() {
+        Some(program) => program,
+        None => first_start()?,
+    };
+    if settings::get().mode == Mode::Off || program.parent != 0 && program.parent != sys::getppid()
+    {
+        return Err(NOT_WANTED);
+    }
+    if forked {
+        tail::leave_parents();
+        record::forget_aside();
+        log::forget_lost();
+        snapshot::restart();
+        thread::forget();
+        image::clear_stop();
+        glibc::forget_heaps();
+    }
+    let path = log_path(program, pid).ok_or(NO_MEMORY)?;
+    let first_buffer = tail::create(&path).map_err(failure(b"cannot create the log"))?;
+    pool::start(first_buffer, settings::get().buffer_limit);
+    close_out::prepare();
+    let mono_ns = if forked {
+        clock::restart()
+    } else {
+        clock_start.fix()
+    };
+    write_first_lines(program, parent, mono_ns).map_err(failure(b"cannot write the log"))?;
+    image::new_generation().ok_or(Failure {
+        what: b"the kernel cannot wipe a page on fork (Linux 4.14 can)",
+        errno: Errno(libc::EINVAL),
+    })?;
+    image::set_state(state::BUFFERED);
+    Ok(())
+}
+
+/// What is done once for the program: real functions, settings, names.
+fn first_start() -> core::result::Result<&'static Program, Failure> {
+    if !real::resolve() {
+        return Err(Failure {
+            what: b"cannot find libc's functions",
+            errno: Errno(libc::ENOSYS),
+        });
+    }
+    let initial = Initial::find();
+    let config = keep(Config::read(&initial)).ok_or(NO_MEMORY)?;
+    settings::set(config);
+    let (argv, argv_cut) = arguments(initial.args).ok_or(NO_MEMORY)?;
+    let malloc = real::address(&real::REAL.malloc);
+    let libc_object = elf::object_of(libc::gnu_get_libc_version as *const () as usize);
+    let of = |address| elf::object_of(address).map(|(base, _)| base);
+    let libc_base = libc_object.map(|(base, _)| base);
+    let is_glibc = [
+        malloc,
+        real::address(&real::REAL.free),
+        real::address(&real::REAL.realloc),
+    ]
+    .iter()
+    .all(|address| of(*address) == libc_base && libc_base.is_some());
+    let tunables = initial
+        .var(b"GLIBC_TUNABLES")
+        .map_or(&b""[..], CStr::to_bytes);
+    let huge = tunables.windows(7).any(|word| word == b"hugetlb");
+    glibc::start(is_glibc, !huge);
+    let code = elf::code_of(libc::gnu_get_libc_version as *const () as usize).unwrap_or((0, 0));
+    LIBC_CODE[0].store(code.0, Relaxed);
+    LIBC_CODE[1].store(code.1, Relaxed);
+    // SAFETY: answers a static string.
+    let libc = unsafe { CStr::from_ptr(libc::gnu_get_libc_version()) };
+    let other = || elf::object_of(malloc).map_or(c"", |(_, name)| name);
+    let program = keep(Program {
+        name: program_name(&initial).ok_or(NO_MEMORY)?,
+        argv,
+        argv_cut,
+        template: template(config.log).ok_or(NO_MEMORY)?,
+        parent: initial
+            .var(b"MEMSPY_PARENT")
+            .and_then(|pid| pid.to_str().ok()?.parse().ok())
+            .unwrap_or(0),
+        libc,
+        allocator: if is_glibc { c"" } else { other() },
+    })
+    .ok_or(NO_MEMORY)?;
+    let _ = PROGRAM.set(program);
+    Ok(program)
+}
+
+/// Moves a value into memory that lives as long as the process.
+fn keep<T>(value: T) -> Option<&'static T> {
+    let place = memory::bump(size_of::<T>(), align_of::<T>())?.cast::<T>();
+    // SAFETY: `bump` gave out room for a `T`, aligned, to nobody else.
+    unsafe {
+        place.write(value);
+        Some(place.as_ref())
+    }
+}
+
+/// `,"x":` has to stand before a value of [`Line`]; these bytes are cut off again.
+fn arguments(args: &[*const c_char]) -> Option<(&'static [u8], bool)> {
+    const MOST: usize = 4096;
+    let room = memory::bump(6 * MOST + 1024, 1)?;
+    // SAFETY: `bump` gave out these bytes to nobody else.
+    let room = unsafe { core::slice::from_raw_parts_mut(room.as_ptr(), 6 * MOST + 1024) };
+    let mut line = Line::whole(room, const { &tag(Op::Start) });
+    let from = line.len();
+    line.raw(b"[");
+    let (mut left, mut cut) = (MOST, false);
+    for (i, arg) in args.iter().enumerate() {
+        // SAFETY: the kernel ends each argument with NUL.
+        let arg = unsafe { CStr::from_ptr(*arg) }.to_bytes();
+        cut |= arg.len() > left;
+        if left == 0 {
+            break;
+        }
+        let arg = arg.get(..left).unwrap_or(arg);
+        left -= arg.len();
+        if i > 0 {
+            line.raw(b",");
+        }
+        line.string(arg);
+    }
+    line.raw(b"]");
+    let to = line.len();
+    line.finish()?;
+    room.get(from..to).map(|argv| (&*argv, cut))
+}
+
+/// The last component of AT_EXECFN, with what does not belong into a file name replaced.
+fn program_name(initial: &Initial) -> Option<&'static [u8]> {
+    let name = match initial.aux(libc::AT_EXECFN) {
+        // SAFETY: the kernel's string, on the stack of the first thread for ever.
+        Some(address) => unsafe { CStr::from_ptr(address as *const c_char) }.to_bytes(),
+        None => b"unknown",
+    };
+    let name = name.rsplit(|byte| *byte == b'/').next()?;
+    let len = name.len().min(64);
+    let place = memory::bump(len + 1, 1)?;
+    // SAFETY: `bump` gave out these bytes to nobody else.
+    let kept = unsafe { core::slice::from_raw_parts_mut(place.as_ptr(), len) };
+    for (to, from) in kept.iter_mut().zip(name) {
+        let fit = from.is_ascii_alphanumeric() || b"._+-".contains(from);
+        *to = if fit { *from } else { b'_' };
+    }
+    Some(kept)
+}
+
+/// MEMSPY_LOG made absolute, and made a file's name if it is a directory's.
+fn template(log: &CStr) -> Option<&'static CStr> {
+    let default = b"memspy.%e.%p.jsonl";
+    let mut path = PathText::new()?;
+    if !log.to_bytes().starts_with(b"/") {
+        let mut room = PathText::new()?;
+        let cwd = room.fill(sys::getcwd).ok()?;
+        // A directory's name is no template.
+        push_escaped(&mut path, cwd)?;
+        path.push(b"/")?;
+    }
+    path.push(log.to_bytes())?;
+    if log.is_empty() {
+        path.push(default)?;
+    } else if log.to_bytes().ends_with(b"/") {
+        path.push(default)?;
+    } else if is_directory(log) {
+        path.push(b"/")?;
+        path.push(default)?;
+    }
+    path.keep()
+}
+
+fn push_escaped(path: &mut PathText, bytes: &[u8]) -> Option<()> {
+    for byte in bytes {
+        path.push(if *byte == b'%' {
+            b"%%"
+        } else {
+            core::slice::from_ref(byte)
+        })?;
+    }
+    Some(())
+}
+
+fn is_directory(path: &CStr) -> bool {
+    let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC;
+    sys::open(path, flags, 0).map(sys::close).is_ok()
+}
+
+/// The template with %e, %p and %% put in.
+fn log_path(program: &Program, pid: i32) -> Option<PathText> {
+    let mut path = PathText::new()?;
+    let mut template = program.template.to_bytes().iter();
+    while let Some(byte) = template.next() {
+        if *byte != b'%' {
+            path.push(core::slice::from_ref(byte))?;
+            continue;
+        }
+        match template.next() {
+            Some(b'e') => path.push(program.name)?,
+            Some(b'p') => path.push_number(pid as u64)?,
+            Some(b'%') => path.push(b"%")?,
+            Some(other) => path.push(&[b'%', *other])?,
+            None => path.push(b"%")?,
+        }
+    }
+    Some(path)
+}
+
+/// The parent's state at the moment of the fork, as the value of `parent`. Private memory, so the child has it exactly.
+fn parents_state() -> Option<&'static [u8]> {
+    const ROOM: usize = 32 << 10;
+    let room = memory::bump(ROOM, 1)?;
+    // SAFETY: `bump` gave out these bytes to nobody else.
+    let room = unsafe { core::slice::from_raw_parts_mut(room.as_ptr(), ROOM) };
+    let mut line = Line::whole(room, const { &tag(Op::Start) });
+    line.open(const { &key("parent") });
+    let from = line.len();
+    line.raw(b"{\"pid\":");
+    line.digits(sys::getppid() as u64);
+    line.text(const { &key("log") }, image::log_path().to_bytes());
+    line.num(const { &key("streams") }, pool::streams());
+    line.open(const { &key("cut") });
+    close_out::put_stream(&mut line, b"[", (0, record::aside_n()));
+    for slot in pool::slots()
+        .iter()
+        .filter(|slot| slot.owner.load(Relaxed) != 0)
+    {
+        close_out::put_stream(&mut line, b",", (slot.stream.load(Relaxed), slot.n()));
+    }
+    line.raw(b"]}");
+    let to = line.len();
+    line.finish()?;
+    room.get(from..to)
+}
+
+/// Writes the start line, and a block with the first snapshot behind it.
+fn write_first_lines(program: &Program, parent: Option<&[u8]>, mono_ns: u64) -> Result<()> {
+    let mut scratch = Scratch::new(256 << 10)?;
+    scratch.line(const { &tag(Op::Start) }, |line| {
+        put_start(line, program, parent, mono_ns)
+    });
+    let text = scratch.text();
+    image::word(control::LOG_END).store(text.len() as u64, Relaxed);
+    // SAFETY: the scratch's own bytes.
+    unsafe { file::write_log(text.as_ptr(), text.len(), 0)? };
+    drop(scratch);
+    if settings::get().maps {
+        let mut scratch = snapshot::scratch()?;
+        snapshot::add(&mut scratch, "start");
+        if scratch.events() > 0 {
+            scratch.write()?;
+        }
+    }
+    Ok(())
+}
+
+fn put_start(line: &mut Line, program: &Program, parent: Option<&[u8]>, mono_ns: u64) {
+    let config = settings::get();
+    let mut room = [0u8; 1024];
+    line.num(const { &key("v") }, memspy_log::VERSION);
+    line.num(const { &key("pid") }, image::pid() as u64);
+    line.num(const { &key("ppid") }, sys::getppid() as u64);
+    let exe = sys::readlink(c"/proc/self/exe", &mut room).unwrap_or_default();
+    line.text(const { &key("exe") }, exe);
+    line.open(const { &key("argv") });
+    line.raw(program.argv);
+    if program.argv_cut {
+        line.flag(const { &key("argv_cut") }, true);
+    }
+    line.text(
+        const { &key("cwd") },
+        sys::getcwd(&mut room).unwrap_or_default(),
+    );
+    line.num(
+        const { &key("unix_ns") },
+        sys::clock_ns(libc::CLOCK_REALTIME),
+    );
+    line.num(const { &key("mono_ns") }, mono_ns);
+    line.text(const { &key("boot_id") }, &tail::boot_id());
+    line.num(
+        const { &key("start_ticks") },
+        image::word(control::START_TICKS).load(Relaxed),
+    );
+    if let Some(inode) = pid_namespace() {
+        line.num(const { &key("pid_ns") }, inode);
+    }
+    line.name(const { &key("memspy") }, env!("CARGO_PKG_VERSION"));
+    line.open(const { &key("libc") });
+    line.raw(b"\"glibc ");
+    line.raw(program.libc.to_bytes());
+    line.raw(b"\"");
+    if program.allocator.is_empty() {
+        line.name(const { &key("allocator") }, "glibc");
+    } else {
+        line.text(const { &key("allocator") }, program.allocator.to_bytes());
+    }
+    line.flag(const { &key("inference") }, glibc::enabled());
+    line.name(const { &key("clock") }, clock::name());
+    line.name(const { &key("mode") }, config.mode.name());
+    line.name(const { &key("stacks") }, config.stacks.name());
+    line.num(const { &key("page") }, 4096);
+    if let Some(parent) = parent {
+        line.open(const { &key("parent") });
+        line.raw(parent);
+    }
+}
+
+/// The inode of the pid namespace, from the link's text `pid:[4026531836]`.
+fn pid_namespace() -> Option<u64> {
+    let mut room = [0u8; 64];
+    let text = sys::readlink(c"/proc/self/ns/pid", &mut room).ok()?;
+    let digits = text.strip_prefix(b"pid:[")?.strip_suffix(b"]")?;
+    core::str::from_utf8(digits).ok()?.parse().ok()
+}

@@ -1,0 +1,235 @@
+//! The tail: the small shared file in which the event buffers live, so that they survive the process.
+
+use crate::path::PathText;
+use crate::sys::{self, Errno, Result};
+use crate::{file, image, memory};
+use core::ffi::CStr;
+use core::ptr::null_mut;
+use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering::*};
+use memspy_log::tail::{CONTROL_SIZE, MAGIC, MAX_EXTENTS, control, state};
+
+/// Buffers of the first extent: two, enough for a short process.
+pub(crate) const FIRST_COUNT: usize = 2;
+/// Their size in bytes.
+pub(crate) const FIRST_SIZE: usize = 16 << 10;
+/// Size of every later buffer in bytes.
+pub(crate) const LATER_SIZE: usize = 64 << 10;
+
+/// Where the extents are mapped, and their lengths: a forked child puts its own memory over them.
+static PLACES: [AtomicPtr<u8>; MAX_EXTENTS] = [const { AtomicPtr::new(null_mut()) }; MAX_EXTENTS];
+static LENGTHS: [AtomicU64; MAX_EXTENTS] = [const { AtomicU64::new(0) }; MAX_EXTENTS];
+
+const FIRST_LENGTH: usize = CONTROL_SIZE + FIRST_COUNT * FIRST_SIZE;
+
+/// Makes log and tail, maps the tail, and fills its control page. Answers the place of the first buffer.
+///
+/// A name that is taken, by a log or by the tail of one, gets `.2.jsonl`, `.3.jsonl` and so on.
+pub(crate) fn create(log: &PathText) -> Result<*mut u8> {
+    for number in 1..100_000 {
+        let log = log.numbered(number).ok_or(Errno(libc::ENAMETOOLONG))?;
+        match create_named(log) {
+            Err(Errno(libc::EEXIST)) => {}
+            answer => return answer,
+        }
+    }
+    Err(Errno(libc::EEXIST))
+}
+
+fn create_named(log: PathText) -> Result<*mut u8> {
+    let fd = file::create(&log)?;
+    let stat = sys::fstat(fd);
+    sys::close(fd);
+    let log = log.keep().ok_or(Errno(libc::ENAMETOOLONG))?;
+    let made = stat.and_then(|stat| {
+        let mut tail = PathText::new().ok_or(Errno(libc::ENOMEM))?;
+        tail.push(log.to_bytes())
+            .and_then(|()| tail.push(b".tail"))
+            .ok_or(Errno(libc::ENAMETOOLONG))?;
+        let tail = tail.keep().ok_or(Errno(libc::ENAMETOOLONG))?;
+        Ok((stat, tail, map_first(tail)?))
+    });
+    let (stat, tail, page) = made.inspect_err(|_| {
+        let _ = sys::unlink(log);
+    })?;
+    image::set_control(page);
+    image::set_paths(log, tail);
+    image::word(control::LOG_END).store(0, Relaxed);
+    image::word(control::LOG_INODE).store(stat.inode, Relaxed);
+    image::word(control::LOG_DEVICE).store(stat.device, Relaxed);
+    describe_process(page);
+    // SAFETY: the first buffer follows the control page in the same mapping.
+    Ok(unsafe { page.add(CONTROL_SIZE) })
+}
+
+fn map_first(path: &CStr) -> Result<*mut u8> {
+    let fd = file::create(path)?;
+    let mapped = map_extent(fd, 0, FIRST_LENGTH, place(0));
+    sys::close(fd);
+    let page = mapped.inspect_err(|_| {
+        let _ = sys::unlink(path);
+    })?;
+    remember(0, page, FIRST_LENGTH);
+    set_extent(page, 0, FIRST_SIZE, FIRST_COUNT);
+    Ok(page)
+}
+
+fn place(extent: usize) -> *mut u8 {
+    PLACES
+        .get(extent)
+        .map_or(null_mut(), |place| place.load(Relaxed))
+}
+
+fn remember(extent: usize, at: *mut u8, len: usize) {
+    if let (Some(place), Some(length)) = (PLACES.get(extent), LENGTHS.get(extent)) {
+        place.store(at, Relaxed);
+        length.store(len as u64, Release);
+    }
+}
+
+/// Preallocates and maps `len` bytes of the tail, at `over` if that is not null.
+fn map_extent(fd: i32, offset: u64, len: usize, over: *mut u8) -> Result<*mut u8> {
+    if offset + len as u64 > sys::rlimit(libc::RLIMIT_FSIZE) {
+        return Err(Errno(libc::EFBIG));
+    }
+    sys::fallocate(fd, offset, len as u64)?;
+    let fixed = if over.is_null() { 0 } else { libc::MAP_FIXED };
+    let prot = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: a fixed place is an extent of the image that this one replaces, mapped by this function.
+    let at = unsafe {
+        sys::mmap(
+            over as usize,
+            len,
+            prot,
+            libc::MAP_SHARED | fixed,
+            fd,
+            offset,
+        )?
+    };
+    if over.is_null() {
+        memory::count_mapped(len);
+        memory::note_own(at as usize, len);
+    }
+    // SAFETY: the mapping is ours; a core dump needs no copy of it.
+    let _ = unsafe { sys::madvise(at, len, libc::MADV_DONTDUMP) };
+    Ok(at)
+}
+
+fn set_extent(page: *mut u8, extent: usize, size: usize, count: usize) {
+    // SAFETY: the table has room for MAX_EXTENTS entries of 16 bytes; the callers' numbers are below that.
+    unsafe {
+        let entry = page.add(control::EXTENT_TABLE + 16 * extent).cast::<u64>();
+        entry.write(size as u64);
+        entry.add(1).write(count as u64);
+        page.add(control::EXTENTS)
+            .cast::<u32>()
+            .write_volatile(extent as u32 + 1);
+    }
+}
+
+fn describe_process(page: *mut u8) {
+    let mut boot_id = [0u8; 36];
+    if let Ok(fd) = sys::open(
+        c"/proc/sys/kernel/random/boot_id",
+        libc::O_RDONLY | libc::O_CLOEXEC,
+        0,
+    ) {
+        let _ = sys::read(fd, &mut boot_id);
+        sys::close(fd);
+    }
+    image::word32(control::PID).store(image::pid() as u32, Relaxed);
+    image::word32(control::STATE).store(state::STARTING, Relaxed);
+    image::word(control::START_TICKS).store(start_ticks().unwrap_or(0), Relaxed);
+    // SAFETY: 36 bytes at BOOT_ID and 8 at the start lie inside the page.
+    unsafe {
+        page.add(control::BOOT_ID)
+            .copy_from_nonoverlapping(boot_id.as_ptr(), boot_id.len());
+        page.copy_from_nonoverlapping(MAGIC.as_ptr(), MAGIC.len());
+    }
+}
+
+/// The boot id as the control page has it.
+pub(crate) fn boot_id() -> [u8; 36] {
+    let mut boot_id = [0u8; 36];
+    // SAFETY: 36 bytes at BOOT_ID lie inside the page.
+    unsafe {
+        let place = image::control_page().add(control::BOOT_ID);
+        boot_id
+            .as_mut_ptr()
+            .copy_from_nonoverlapping(place, boot_id.len());
+    }
+    boot_id
+}
+
+/// Field 22 of /proc/self/stat: when the process started, in clock ticks since boot.
+fn start_ticks() -> Option<u64> {
+    let fd = sys::open(c"/proc/self/stat", libc::O_RDONLY | libc::O_CLOEXEC, 0).ok()?;
+    let mut text = [0u8; 512];
+    let len = sys::read(fd, &mut text);
+    sys::close(fd);
+    let text = text.get(..len.ok()?)?;
+    // The second field, the name in parentheses, may hold blanks and parentheses of its own.
+    let behind_name = text.iter().rposition(|byte| *byte == b')')? + 2;
+    let field = text
+        .get(behind_name..)?
+        .split(|byte| *byte == b' ')
+        .nth(22 - 3)?;
+    core::str::from_utf8(field).ok()?.parse().ok()
+}
+
+/// Adds an extent of `count` buffers. Answers where it is mapped, and its number.
+pub(crate) fn grow(extent: usize, offset: u64, count: usize) -> Result<*mut u8> {
+    if extent >= MAX_EXTENTS || image::sandboxed() {
+        return Err(Errno(libc::ENOMEM));
+    }
+    let flags = libc::O_RDWR | libc::O_NOFOLLOW | libc::O_CLOEXEC;
+    let fd = sys::open(image::tail_path(), flags, 0)?;
+    let len = count * LATER_SIZE;
+    let mapped = map_extent(fd, offset, len, null_mut());
+    sys::close(fd);
+    let at = mapped?;
+    remember(extent, at, len);
+    set_extent(image::control_page(), extent, LATER_SIZE, count);
+    Ok(at)
+}
+
+/// In a forked child: puts private memory over the parent's extents, so that nothing here can reach its buffers.
+pub(crate) fn leave_parents() {
+    for (place, length) in PLACES.iter().zip(&LENGTHS) {
+        let (at, len) = (place.load(Relaxed), length.load(Relaxed) as usize);
+        if at.is_null() || len == 0 {
+            continue;
+        }
+        let prot = libc::PROT_READ | libc::PROT_WRITE;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED;
+        // SAFETY: the range is an extent mapped by `map_extent`.
+        let _ = unsafe { sys::mmap(at as usize, len, prot, flags, -1, 0) };
+    }
+    for length in LENGTHS.iter().skip(1) {
+        length.store(0, Relaxed);
+    }
+}
+
+/// After a failed exec: a new tail under the old name, over the same first extent; later extents keep their memory.
+pub(crate) fn reopen() -> Result<()> {
+    let path = image::tail_path();
+    let fd = file::create(path)?;
+    let mut copied = Ok(());
+    let mut offset = 0u64;
+    for (place, length) in PLACES.iter().zip(&LENGTHS) {
+        let (at, len) = (place.load(Relaxed), length.load(Acquire));
+        if at.is_null() || len == 0 || copied.is_err() {
+            break;
+        }
+        copied = sys::fallocate(fd, offset, len);
+        if copied.is_ok() {
+            // SAFETY: the extent is mapped for ever.
+            copied = unsafe { sys::pwrite_all(fd, at, len as usize, offset) };
+        }
+        if copied.is_ok() {
+            copied = map_extent(fd, offset, len as usize, at).map(|_| ());
+        }
+        offset += len;
+    }
+    sys::close(fd);
+    copied
+}

@@ -1,0 +1,203 @@
+//! The calling thread's buffer: found in two loads, or taken from the pool.
+
+use crate::flush::{self, Reach};
+use crate::slot::{DIRECT, RETIRED, Slot};
+use crate::{clock, close_out, image, log, pool, start, sys, tail, x86_64};
+use core::ptr::null_mut;
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering::*};
+use memspy_log::tail::{header, state};
+
+/// The thread's 64 bytes, zero when it starts.
+#[repr(C)]
+struct Place {
+    slot: AtomicPtr<Slot>,
+    /// The image in which `slot` is the thread's.
+    generation: AtomicU64,
+    /// Events to go without asking the pool again, after it had nothing.
+    patience: AtomicU32,
+}
+
+const _: () = assert!(size_of::<Place>() <= x86_64::THREAD_SLOT_SIZE);
+
+#[inline(always)]
+fn place() -> &'static Place {
+    // SAFETY: the slot is 64-byte aligned, lives as long as the thread, and any bytes are a valid `Place`; the
+    // reference does not leave the thread.
+    unsafe { &*x86_64::thread_slot().cast::<Place>() }
+}
+
+/// The thread's buffer, if it has one in this image: no system call, nothing is taken.
+#[inline(always)]
+pub(crate) fn peek() -> Option<&'static Slot> {
+    let place = place();
+    // SAFETY: null or one of the pool's static slots.
+    let slot = unsafe { place.slot.load(Relaxed).as_ref() }?;
+    (place.generation.load(Relaxed) == image::generation()).then_some(slot)
+}
+
+/// The thread's buffer when lines may go into it; takes one from the pool if need be. `None`: see `record::aside`.
+#[inline(always)]
+pub(crate) fn slot() -> Option<&'static Slot> {
+    match peek() {
+        Some(slot) if slot.attention() == 0 => Some(slot),
+        other => find(other),
+    }
+}
+
+#[cold]
+fn find(slot: Option<&'static Slot>) -> Option<&'static Slot> {
+    if image::generation() == 0 && !start::start() {
+        return None;
+    }
+    if slot.is_some() && !close_out::exec_failed() {
+        return None;
+    }
+    if slot.is_some() {
+        return slot;
+    }
+    if !matches!(image::state(), state::BUFFERED | state::STOPPED) {
+        return None;
+    }
+    let patience = &place().patience;
+    if patience.load(Relaxed) > 0 {
+        patience.store(patience.load(Relaxed) - 1, Relaxed);
+        return None;
+    }
+    let mask = sys::block_signals();
+    let slot = pool::take(sys::gettid() as u32);
+    match slot {
+        Some(slot) => settle(slot),
+        None => patience.store(64, Relaxed),
+    }
+    sys::restore_signals(mask);
+    if let Some(slot) = slot {
+        introduce(slot);
+    }
+    slot
+}
+
+/// Makes `slot` the thread's.
+pub(crate) fn settle(slot: &'static Slot) {
+    let place = place();
+    place.generation.store(image::generation(), Relaxed);
+    place
+        .slot
+        .store(core::ptr::from_ref(slot).cast_mut(), Relaxed);
+}
+
+/// The thread has no buffer (a new image begins).
+pub(crate) fn forget() {
+    place().slot.store(null_mut(), Relaxed);
+}
+
+/// The first line of a stream.
+fn introduce(slot: &Slot) {
+    let mut name = [0; 16];
+    let name = sys::thread_name(&mut name);
+    let now = clock::before();
+    slot.line::<{ memspy_log::MAX_EVENT }>(log::THREAD, (now, now), |line| {
+        line.num(log::T, now);
+        line.num(log::THREAD_KEY, slot.stream.load(Relaxed));
+        line.text(log::NAME, name);
+    });
+}
+
+/// The buffer has no room for the line. Makes some, or answers false.
+#[cold]
+pub(crate) fn make_room(slot: &'static Slot) -> bool {
+    if image::must_wait(clock::before()) {
+        return false;
+    }
+    let mask = sys::block_signals();
+    let made = make_room_undisturbed(slot);
+    sys::restore_signals(mask);
+    if let Some(fresh) = made.fresh {
+        introduce(fresh);
+    }
+    made.room
+}
+
+struct Made {
+    room: bool,
+    /// The new buffer of a new stream, to be introduced.
+    fresh: Option<&'static Slot>,
+}
+
+fn make_room_undisturbed(slot: &'static Slot) -> Made {
+    let top = slot.field(header::TOP).load(Relaxed);
+    if top + memspy_log::MAX_EVENT as u64 <= slot.size() {
+        // A handler came between and made room.
+        return Made {
+            room: true,
+            fresh: None,
+        };
+    }
+    if flush::has_gap(slot, top.min(slot.size())) {
+        return retire(slot);
+    }
+    match flush::flush(slot, Reach::All) {
+        Ok(true) => {
+            log::note_resumed(slot);
+            if slot.size() < tail::LATER_SIZE as u64
+                && let Some(larger) = pool::enlarge(slot)
+            {
+                settle(larger);
+            }
+            Made {
+                room: true,
+                fresh: None,
+            }
+        }
+        Ok(false) => Made {
+            room: false,
+            fresh: None,
+        },
+        Err(errno) => {
+            image::stop(errno, clock::before());
+            Made {
+                room: false,
+                fresh: None,
+            }
+        }
+    }
+}
+
+/// A line in the buffer is not committed: this event may be nested in it. The thread goes on in another buffer; the
+/// interrupted line is finished where it is, or its handler jumped away and the end sees to it.
+fn retire(slot: &'static Slot) -> Made {
+    let Some(fresh) = pool::take(sys::gettid() as u32) else {
+        return Made {
+            room: false,
+            fresh: None,
+        };
+    };
+    slot.notify(RETIRED);
+    settle(fresh);
+    Made {
+        room: true,
+        fresh: Some(fresh),
+    }
+}
+
+/// A line was committed in a buffer that somebody waits for.
+#[cold]
+pub(crate) fn noticed(slot: &'static Slot) {
+    let mask = sys::block_signals();
+    let attention = slot.attention();
+    if attention & DIRECT != 0 {
+        // Whoever is flushing it takes microseconds, and is not waiting for this thread.
+        for _ in 0..10_000 {
+            match flush::flush(slot, Reach::Committed) {
+                Ok(false) => sys::sched_yield(),
+                _ => break,
+            }
+        }
+    } else if attention & RETIRED != 0
+        && !flush::has_gap(slot, slot.field(header::TOP).load(Relaxed).min(slot.size()))
+        && flush::flush(slot, Reach::Last) == Ok(true)
+    {
+        slot.calm(RETIRED);
+        slot.owner.store(0, Release);
+    }
+    sys::restore_signals(mask);
+}
