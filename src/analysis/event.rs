@@ -297,7 +297,7 @@ pub struct StackNode {
 }
 
 /// Why a stack ends before its outermost frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Cut {
     /// The depth limit.
     Depth,

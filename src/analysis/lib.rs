@@ -6,6 +6,7 @@
 //! and the answer that it makes.
 #![forbid(unsafe_code)]
 
+pub mod call_tree;
 pub mod complete;
 pub mod damage;
 pub mod decode;
@@ -18,6 +19,8 @@ pub mod merge;
 pub mod model;
 mod process;
 pub mod replay;
+pub mod site;
+mod site_tally;
 mod source;
 pub mod tail;
 mod text;

@@ -2,7 +2,9 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::{completions, doctor, exit, man, run, shim_file};
+use crate::{
+    completions, doctor, exit, export, flamegraph, man, run, shim_file, sites, symbol_worker,
+};
 
 /// A flight recorder for the memory of any Linux process.
 ///
@@ -24,10 +26,14 @@ pub(crate) struct Args {
 #[derive(Subcommand)]
 pub(crate) enum Command {
     Run(run::Args),
+    Sites(sites::Args),
+    Flamegraph(flamegraph::Args),
+    Export(export::Args),
     Doctor(doctor::Args),
     ShimPath(shim_file::Args),
     Completions(completions::Args),
     Man(man::Args),
+    SymbolWorker(symbol_worker::Args),
 }
 
 impl Command {

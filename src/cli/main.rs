@@ -3,19 +3,27 @@
 //! A subcommand is a file with a clap `Args` struct and `pub(crate) fn run(args) -> anyhow::Result<u8>`.
 #![deny(unsafe_code)]
 
+mod amount;
 mod args;
 mod completions;
 mod doctor;
 mod exit;
+mod export;
+mod flamegraph;
 mod launch;
 mod log_dir;
 mod man;
 mod mount;
+mod naming;
 mod preflight;
+mod profile;
 mod run;
 mod shim_file;
 mod signal;
+mod site_logs;
+mod sites;
 mod size;
+mod symbol_worker;
 mod terminal;
 mod untraced;
 
@@ -34,10 +42,14 @@ fn main() -> ExitCode {
     let default_code = args.command.error_code();
     let result = match args.command {
         Command::Run(args) => run::run(args),
+        Command::Sites(args) => sites::run(&args),
+        Command::Flamegraph(args) => flamegraph::run(&args),
+        Command::Export(args) => export::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::ShimPath(args) => shim_file::run(&args),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),
+        Command::SymbolWorker(args) => symbol_worker::run(&args),
     };
     match result {
         Ok(code) => ExitCode::from(code),

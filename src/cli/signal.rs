@@ -44,6 +44,14 @@ pub(crate) fn default_sigpipe() {
     set_disposition(libc::SIGPIPE, libc::SIG_DFL);
 }
 
+/// Runs `work` with SIGPIPE ignored, so that a helper process that dies is an error and not the end of memspy.
+pub(crate) fn ignoring_sigpipe<T>(work: impl FnOnce() -> T) -> T {
+    set_disposition(libc::SIGPIPE, libc::SIG_IGN);
+    let result = work();
+    default_sigpipe();
+    result
+}
+
 /// The signal state that a launched program must find.
 pub(crate) struct Inherited {
     mask: sigset_t,

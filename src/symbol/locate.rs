@@ -4,12 +4,14 @@
 //! in turn: the module itself if it carries debug information; a debug file under a `.build-id`
 //! directory; `debuginfod-find`. A debug link inside the module is followed when it is opened.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use object::elf::{self, FileHeader32, FileHeader64};
-use object::read::elf::FileHeader;
+use object::read::elf::{FileHeader, ProgramHeader, SectionHeader};
 use object::{Endianness, FileKind, ReadCache, ReadRef, SectionIndex};
 
 use crate::wire::{FilePath, Files};
@@ -41,7 +43,10 @@ pub(crate) fn locate(module: &Module, options: &Options) -> (Files, Option<Probl
                 None,
             ),
             None => {
-                let stripped = (!own.symbols && !own.debug_link).then_some(Problem::Stripped);
+                let linked = own
+                    .debug_link
+                    .is_some_and(|link| is_there(&link, &own_path, options));
+                let stripped = (!own.symbols && !linked).then_some(Problem::Stripped);
                 (
                     Files {
                         debug: own_file.clone(),
@@ -86,12 +91,31 @@ fn debug_file(build_id: &str, options: &Options) -> Option<PathBuf> {
     })
 }
 
+/// Whether a file lies where the debug link of `own` may lead: beside it, in `.debug` beside it, or
+/// in a debug directory under the same path. Whether it is the right one, its checksum tells later.
+fn is_there(link: &Path, own: &Path, options: &Options) -> bool {
+    let own = own.canonicalize().unwrap_or_else(|_| own.to_path_buf());
+    let Some(dir) = own.parent() else {
+        return false;
+    };
+    let below = dir.strip_prefix("/").unwrap_or(dir);
+    let elsewhere = options
+        .all_debug_dirs()
+        .into_iter()
+        .map(|debug| debug.join(below).join(link));
+    let mut places = [dir.join(link), dir.join(".debug").join(link)]
+        .into_iter()
+        .chain(elsewhere);
+    places.any(|path| path != own && path.is_file())
+}
+
 /// What an ELF file holds that matters here.
 struct Contents {
     build_id: Option<String>,
     debug: bool,
     symbols: bool,
-    debug_link: bool,
+    /// The file name that its debug link has.
+    debug_link: Option<PathBuf>,
     changed_unix_ns: Option<u64>,
 }
 
@@ -137,7 +161,11 @@ impl Contents {
             symbols: sections
                 .symbols(endian, data, elf::SHT_SYMTAB)
                 .is_ok_and(|table| table.section() != SectionIndex(0) && !table.is_empty()),
-            debug_link: has(".gnu_debuglink"),
+            debug_link: sections
+                .section_by_name(endian, b".gnu_debuglink")
+                .and_then(|(_, section)| section.data(endian, data).ok())
+                .and_then(|link| link.split(|&byte| byte == 0).next())
+                .map(|name| PathBuf::from(OsStr::from_bytes(name))),
             changed_unix_ns: None,
         })
     }
@@ -168,7 +196,6 @@ where
     Elf: FileHeader<Endian = Endianness>,
     R: ReadRef<'data>,
 {
-    use object::read::elf::{ProgramHeader, SectionHeader};
     let hex = |id: &[u8]| {
         id.iter()
             .map(|byte| format!("{byte:02x}"))

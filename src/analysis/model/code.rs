@@ -10,7 +10,7 @@ pub struct Stacks {
 }
 
 impl Stacks {
-    pub(super) fn add(&mut self, node: StackNode) {
+    pub(crate) fn add(&mut self, node: StackNode) {
         self.nodes.insert(node.id, node);
     }
 
@@ -45,7 +45,7 @@ pub struct Modules {
 }
 
 impl Modules {
-    pub(super) fn add(&mut self, module: &Module) {
+    pub(crate) fn add(&mut self, module: &Module) {
         self.modules.insert(module.id, module.clone());
     }
 

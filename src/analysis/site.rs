@@ -1,0 +1,140 @@
+//! Allocation sites: which code asked for memory, how much, and what became of it.
+//!
+//! A site is a distinct call stack. A log without stacks has a site for each call and size
+//! (`malloc(64)`), which is less but not nothing.
+
+use crate::call_tree::{CallTree, NodeId, Translation};
+use crate::error::Error;
+use crate::log::Log;
+use crate::model::Memory;
+use crate::replay::{Outcome, replay};
+use crate::site_tally::Key;
+pub use crate::site_tally::{Call, Tally};
+use rustc_hash::FxHashMap;
+use serde::Serialize;
+
+/// What was counted at a site, or at several.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Figures {
+    /// Allocations that succeeded; a realloc that succeeded is one.
+    pub blocks: u64,
+    /// Bytes that they asked for.
+    pub bytes: u64,
+    /// Blocks of them that were not freed.
+    pub live_blocks: u64,
+    /// Bytes that were not freed.
+    pub live_bytes: u64,
+    /// Blocks live when the process's heap was largest.
+    pub peak_blocks: u64,
+    /// Bytes live when the process's heap was largest. Over several logs: at each process's own
+    /// moment.
+    pub peak_bytes: u64,
+    /// Blocks freed before their thread had made that many further allocations that the caller
+    /// named.
+    pub short_lived: u64,
+    /// Calls that failed.
+    pub failures: u64,
+}
+
+impl Figures {
+    /// Adds another site's figures. Saturates.
+    pub fn add(&mut self, other: &Figures) {
+        for (sum, more) in [
+            (&mut self.blocks, other.blocks),
+            (&mut self.bytes, other.bytes),
+            (&mut self.live_blocks, other.live_blocks),
+            (&mut self.live_bytes, other.live_bytes),
+            (&mut self.peak_blocks, other.peak_blocks),
+            (&mut self.peak_bytes, other.peak_bytes),
+            (&mut self.short_lived, other.short_lived),
+            (&mut self.failures, other.failures),
+        ] {
+            *sum = sum.saturating_add(more);
+        }
+    }
+}
+
+/// A site.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Site {
+    /// Its call stack in [`Sites::tree`]; none where the log has none.
+    pub stack: NodeId,
+    /// Without a stack: the call.
+    pub call: Option<Call>,
+    /// What was counted there.
+    pub figures: Figures,
+}
+
+/// The sites of one log or several.
+#[derive(Default)]
+pub struct Sites {
+    /// The call stacks.
+    pub tree: CallTree,
+    list: Vec<Site>,
+    known: FxHashMap<(NodeId, Option<Call>), usize>,
+    short: u64,
+}
+
+impl Sites {
+    /// No sites yet. A block is short-lived when it is freed before its thread has made `short`
+    /// further allocations.
+    pub fn new(short: u64) -> Sites {
+        Sites {
+            short,
+            ..Sites::default()
+        }
+    }
+
+    /// Reads a log to its end and adds its sites.
+    ///
+    /// # Errors
+    /// When the log can't be read any more.
+    pub fn read(&mut self, log: &Log) -> Result<Outcome, Error> {
+        let mut tally = Tally::new(self.short);
+        let outcome = replay(log, &mut tally)?;
+        self.take(tally, &outcome.memory);
+        Ok(outcome)
+    }
+
+    /// Adds what was tallied while a log was replayed to its end with this memory.
+    pub fn take(&mut self, tally: Tally, memory: &Memory) {
+        let mut done = Translation::default();
+        for (key, figures) in tally.finish() {
+            let (stack, call) = match key {
+                Key::Stack(id, call) => match self.tree.add(memory, &mut done, id) {
+                    NodeId::NONE => (NodeId::NONE, Some(call)),
+                    stack => (stack, None),
+                },
+                Key::Call(call) => (NodeId::NONE, Some(call)),
+            };
+            let at = *self.known.entry((stack, call)).or_insert_with(|| {
+                self.list.push(Site {
+                    stack,
+                    call,
+                    figures: Figures::default(),
+                });
+                self.list.len() - 1
+            });
+            self.list[at].figures.add(&figures);
+        }
+    }
+
+    /// All sites, in no order.
+    pub fn list(&self) -> &[Site] {
+        &self.list
+    }
+
+    /// The sum over all sites.
+    pub fn total(&self) -> Figures {
+        let mut total = Figures::default();
+        for site in &self.list {
+            total.add(&site.figures);
+        }
+        total
+    }
+
+    /// Whether any site has a call stack.
+    pub fn have_stacks(&self) -> bool {
+        self.list.iter().any(|site| site.stack.is_some())
+    }
+}

@@ -1,0 +1,91 @@
+//! `memspy flamegraph`: allocation sites as a picture that a browser zooms and searches.
+
+use std::io::{self, IsTerminal as _};
+use std::path::{Path, PathBuf};
+
+use inferno::flamegraph::color::{BasicPalette, Palette};
+use inferno::flamegraph::{Direction, Options, TextTruncateDirection, from_lines};
+
+use crate::exit::{self, Failure};
+use crate::export::{folded_lines, write_to};
+use crate::naming::NameOptions;
+use crate::profile::{Measure, Profile};
+use crate::terminal::say;
+
+/// Draw allocation sites as a flamegraph.
+///
+/// The wider a function, the more memory it and what it called asked for. Open the SVG in a browser to zoom and search.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  memspy flamegraph memspy.app.4711.jsonl -o app.svg
+  memspy flamegraph --by leaked --reverse memspy.app.4711.jsonl -o leaks.svg")]
+pub(crate) struct Args {
+    /// Logs, or directories of logs; `-` is standard input
+    #[arg(required = true, value_name = "LOG")]
+    logs: Vec<PathBuf>,
+
+    /// The file to write; `-` is standard output
+    #[arg(short, long, value_name = "FILE", default_value = "-")]
+    output: PathBuf,
+
+    /// What the width of a function means
+    #[arg(long, value_enum, default_value_t = Measure::Bytes)]
+    by: Measure,
+
+    /// Start with the functions that asked for memory instead of main: who calls them?
+    #[arg(long)]
+    reverse: bool,
+
+    /// The title [default: the program and what is measured]
+    #[arg(long)]
+    title: Option<String>,
+
+    #[command(flatten)]
+    names: NameOptions,
+}
+
+/// Draws the picture.
+pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
+    if args.output == Path::new("-") && io::stdout().is_terminal() {
+        let message =
+            "an SVG is not for a terminal: name a file with -o, or send it on with `-o - | …`";
+        return Err(Failure::new(exit::USAGE, message).into());
+    }
+    let profile = Profile::read(&args.logs, &args.names)?;
+    let lines = folded_lines(&profile, args.by);
+    if lines.is_empty() {
+        let what = args.by.title();
+        let message = format!("nothing to draw: no {what} in {}", profile.title);
+        return Err(Failure::new(exit::ERROR, message).into());
+    }
+    let mut svg = Vec::new();
+    from_lines(
+        &mut options(args, &profile),
+        lines.iter().map(String::as_str),
+        &mut svg,
+    )?;
+    write_to(&args.output, |out| out.write_all(&svg))?;
+    for note in &profile.notes {
+        say(note);
+    }
+    Ok(exit::OK)
+}
+
+fn options(args: &Args, profile: &Profile) -> Options<'static> {
+    let mut options = Options::default();
+    options.title = match &args.title {
+        Some(title) => memspy_analysis::printable(title.as_bytes()),
+        None => format!("{}: {}", profile.title, args.by.title()),
+    };
+    options.count_name = args.by.unit().to_string();
+    options.colors = Palette::Basic(BasicPalette::Mem);
+    // The same function has the same colour in every picture.
+    options.deterministic = true;
+    options.text_truncate_direction = TextTruncateDirection::Right;
+    if args.reverse {
+        options.reverse_stack_order = true;
+        options.direction = Direction::Inverted;
+    }
+    options
+}

@@ -1,0 +1,173 @@
+//! `memspy sites`: which code asked for memory, how much, and what became of it.
+
+mod group;
+mod report;
+mod source_line;
+mod text;
+
+use std::cmp::Reverse;
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+use memspy_analysis::site::{Figures, Sites};
+
+use crate::exit;
+use crate::naming::{NameOptions, Naming};
+use crate::site_logs::SiteLogs;
+use crate::terminal::say;
+
+use report::Report;
+
+/// Show which code asked for memory.
+///
+/// A site is a call stack from which memory was asked for; a log without stacks has one for each call and size. An
+/// allocation is a successful call of the malloc family. At the peak: when the process's heap was largest.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  memspy sites memspy.app.4711.jsonl                        the ten largest, with their stacks
+  memspy sites --sort live --source memspy.app.4711.jsonl   what was not freed, with source lines
+  memspy sites --by function --top 30 logs/                 all processes of a run, by function
+  memspy sites --json memspy.app.4711.jsonl | jq '.sites[].bytes'")]
+pub(crate) struct Args {
+    /// Logs, or directories of logs; `-` is standard input
+    #[arg(required = true, value_name = "LOG")]
+    logs: Vec<PathBuf>,
+
+    /// What makes a site
+    #[arg(long, value_enum, default_value_t = By::Stack)]
+    by: By,
+
+    /// What comes first
+    #[arg(long, value_enum, default_value_t = Sort::Bytes)]
+    sort: Sort,
+
+    /// How many sites to show; 0 shows all
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    top: usize,
+
+    /// How many functions of a stack to show; 0 shows all
+    #[arg(long, value_name = "N", default_value_t = 12)]
+    depth: usize,
+
+    /// A block is short-lived when it is freed before its thread has made N further allocations
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    short: u64,
+
+    /// Show the lines of source where the files are there
+    #[arg(long)]
+    source: bool,
+
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    names: NameOptions,
+}
+
+/// What makes a site.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum By {
+    /// The whole call stack
+    Stack,
+    /// The innermost function outside operator new and the standard libraries
+    Function,
+    /// That function's source file
+    File,
+    /// That function's executable or library
+    Module,
+}
+
+/// The order of sites.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Sort {
+    /// Bytes asked for
+    Bytes,
+    /// Number of allocations
+    Count,
+    /// Bytes live at the heap's peak
+    Peak,
+    /// Bytes not freed at the end
+    Live,
+    /// Number of short-lived blocks
+    Short,
+    /// Number of failed calls
+    Failures,
+}
+
+impl Sort {
+    fn of(self, figures: &Figures) -> u64 {
+        match self {
+            Sort::Bytes => figures.bytes,
+            Sort::Count => figures.blocks,
+            Sort::Peak => figures.peak_bytes,
+            Sort::Live => figures.live_bytes,
+            Sort::Short => figures.short_lived,
+            Sort::Failures => figures.failures,
+        }
+    }
+}
+
+/// Prints the report.
+pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
+    let logs = SiteLogs::read(&args.logs, args.short)?;
+    let report = if args.by == By::Stack {
+        by_stack(args, &logs)
+    } else {
+        by_name(args, &logs)
+    };
+    let mut out = io::stdout().lock();
+    if args.json {
+        serde_json::to_writer_pretty(&mut out, &report)?;
+        writeln!(out)?;
+    } else {
+        out.write_all(text::text(&report).as_bytes())?;
+    }
+    for warning in &logs.warnings {
+        say(warning);
+    }
+    Ok(exit::OK)
+}
+
+/// The largest sites by `sort`: their indices in [`Sites::list`]. Sites where the figure is 0 are left out.
+fn largest(sites: &Sites, sort: Sort, top: usize) -> Vec<usize> {
+    let list = sites.list();
+    let mut order: Vec<usize> = (0..list.len())
+        .filter(|&site| sort.of(&list[site].figures) > 0)
+        .collect();
+    // Equal ones in the order of the log.
+    order.sort_by_key(|&site| Reverse(sort.of(&list[site].figures)));
+    order.truncate(if top == 0 { usize::MAX } else { top });
+    order
+}
+
+fn by_stack(args: &Args, logs: &SiteLogs) -> Report {
+    let sites = &logs.sites;
+    let order = largest(sites, args.sort, args.top);
+    let wanted = order
+        .iter()
+        .flat_map(|&site| sites.tree.path(sites.list()[site].stack));
+    let naming = Naming::find(&sites.tree, wanted, &args.names, logs.start_unix_ns);
+    Report::by_stack(args, logs, &order, &naming)
+}
+
+fn by_name(args: &Args, logs: &SiteLogs) -> Report {
+    let tree = &logs.sites.tree;
+    let naming = Naming::find(
+        tree,
+        0..tree.places().len(),
+        &args.names,
+        logs.start_unix_ns,
+    );
+    let mut groups = group::groups(&logs.sites, &naming, args.by);
+    groups.retain(|group| args.sort.of(&group.figures) > 0);
+    groups.sort_by(|a, b| {
+        let size = |group: &group::Group| Reverse(args.sort.of(&group.figures));
+        size(a).cmp(&size(b)).then_with(|| a.name.cmp(&b.name))
+    });
+    Report::by_name(args, logs, groups, &naming)
+}
