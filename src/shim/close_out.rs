@@ -6,7 +6,9 @@
 use crate::flush::{self, Reach};
 use crate::scratch::Scratch;
 use crate::slot::{DIRECT, Slot};
-use crate::{clock, image, log, memory, pool, record, settings, snapshot, sys, tail, thread};
+use crate::{
+    clock, image, log, memory, pool, record, settings, snapshot, stacks, sys, tail, thread, unwind,
+};
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering::*};
 use memspy_log::tail::{control, header, state};
 use memspy_log::{Op, key, tag};
@@ -139,6 +141,13 @@ fn write_end(how: &str) -> sys::Result<()> {
             image::word(control::ABANDONED).load(Relaxed),
         );
         line.num(const { &key("mapped") }, memory::mapped_bytes() as u64);
+        line.num(const { &key("stacks") }, stacks::count().into());
+        line.num(const { &key("no_stack") }, stacks::refused());
+        let (checked, mistaken) = unwind::checks();
+        if checked != 0 {
+            line.num(const { &key("checked") }, checked);
+            line.num(const { &key("mistaken") }, mistaken);
+        }
     });
     scratch.write()
 }
@@ -198,4 +207,5 @@ pub(crate) fn sandbox() {
     }
     sys::restore_signals(mask);
     image::set_sandboxed();
+    unwind::NO_SYSTEM_CALLS.store(true, SeqCst);
 }

@@ -124,6 +124,8 @@ pub(crate) struct Config {
     pub(crate) depth: u32,
     /// Whether releases carry stacks too.
     pub(crate) free_stacks: bool,
+    /// Whether each remembered stack is walked again and compared (slow; the `end` line has the counts).
+    pub(crate) check_stacks: bool,
     /// Whether the address space is pictured at start and end.
     pub(crate) maps: bool,
     /// Most bytes of all event buffers together.
@@ -139,6 +141,7 @@ impl Config {
         stacks: Stacks::Full,
         depth: 256,
         free_stacks: false,
+        check_stacks: false,
         maps: true,
         buffer_limit: 16 << 20,
         log: c"",
@@ -189,6 +192,10 @@ impl Config {
         });
         set("MEMSPY_FREE_STACKS", &mut |value| {
             config.free_stacks = switch(value)?;
+            Some(())
+        });
+        set("MEMSPY_STACK_CHECK", &mut |value| {
+            config.check_stacks = switch(value)?;
             Some(())
         });
         set("MEMSPY_MAPS", &mut |value| {

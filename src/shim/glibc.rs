@@ -8,8 +8,9 @@
 //!
 //! Layouts: glibc's malloc/malloc.c (struct malloc_chunk) and malloc/arena.c (struct _heap_info), the same from 2.10 on.
 
-use crate::caller::Caller;
 use crate::record::event;
+use crate::stack::Stack;
+use crate::unwind::Caller;
 use crate::{clock, elf, log, pool, sys, thread};
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering::*};
 use memspy_log::Line;
@@ -107,6 +108,11 @@ impl Call {
         let ended = if ended == 0 { clock::after() } else { ended };
         let shrinks = now < known;
         let t = if shrinks && began != 0 { began } else { ended };
+        let stack = if shrinks {
+            Stack::of_release(caller)
+        } else {
+            Stack::of(caller)
+        };
         event(log::BRK, t, ended, |line| {
             line.num(log::T, t);
             if shrinks {
@@ -122,7 +128,7 @@ impl Call {
             );
             line.addr(log::TO, now);
             line.name(log::VIA, via);
-            caller.put_stack(line);
+            stack.put(line);
         });
     }
 }
@@ -154,7 +160,7 @@ pub(crate) unsafe fn own_mapping(ptr: usize) -> Option<(usize, usize)> {
 /// Writes the mmap that a call made for its block.
 #[cold]
 #[inline(never)]
-pub(crate) fn mapped((addr, len): (usize, usize), t: u64, via: &'static str, caller: &Caller) {
+pub(crate) fn mapped((addr, len): (usize, usize), t: u64, via: &'static str, stack: Stack) {
     event(log::MMAP, t, t, |line| {
         line.num(log::T, t);
         line.addr(log::ADDR, addr);
@@ -164,20 +170,20 @@ pub(crate) fn mapped((addr, len): (usize, usize), t: u64, via: &'static str, cal
         line.signed(log::FD, -1);
         line.num(log::OFFSET, 0);
         line.name(log::VIA, via);
-        caller.put_stack(line);
+        stack.put(line);
     });
 }
 
 /// Writes the munmap by which a call gives its block's mapping back.
 #[cold]
 #[inline(never)]
-pub(crate) fn unmapped((addr, len): (usize, usize), t: u64, via: &'static str, caller: &Caller) {
+pub(crate) fn unmapped((addr, len): (usize, usize), t: u64, via: &'static str, stack: Stack) {
     event(log::MUNMAP, t, t, |line| {
         line.num(log::T, t);
         line.addr(log::ADDR, addr);
         line.num(log::SIZE, len as u64);
         line.name(log::VIA, via);
-        caller.put_stack_of_release(line);
+        stack.put(line);
     });
 }
 
@@ -189,7 +195,7 @@ pub(crate) fn remapped(
     (addr, len): (usize, usize),
     (t, until): (u64, u64),
     via: &'static str,
-    caller: &Caller,
+    stack: Stack,
 ) {
     event(log::MREMAP, t, until, |line| {
         line.num(log::T, t);
@@ -200,7 +206,7 @@ pub(crate) fn remapped(
         line.num(log::FLAGS, libc::MREMAP_MAYMOVE as u64);
         line.addr(log::ADDR, addr);
         line.name(log::VIA, via);
-        caller.put_stack(line);
+        stack.put(line);
     });
 }
 

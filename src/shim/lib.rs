@@ -6,13 +6,13 @@
 //! the shim fails, the program must not: degrade, count it, say it once.
 //!
 //! # The way of an event
-//! `hooks` (entry, body) → `real` (the call itself) → `clock`, `glibc` (what it did underneath) → `record` → `thread`
+//! `hooks` (entry, body) → `real` (the call itself) → `clock`, `glibc` (what it did underneath) → `stack`, `unwind` (who
+//! called) → `record` → `thread`
 //! (whose buffer) → `slot` (the line) → now and then `flush` → `file`. Everything else is for the start (`start`,
 //! `config`, `elf`, `tail`), the end (`close_out`, `snapshot`) and the rare (`pool`, `scratch`, `memory`).
 #![deny(clippy::undocumented_unsafe_blocks)]
 
 mod bootstrap;
-mod caller;
 mod clock;
 mod close_out;
 mod config;
@@ -25,7 +25,6 @@ mod hooks;
 mod image;
 mod log;
 mod memory;
-#[cfg_attr(not(test), allow(dead_code))] // until the hooks call it
 mod modules;
 mod path;
 mod pool;
@@ -36,13 +35,12 @@ mod scratch;
 mod settings;
 mod slot;
 mod snapshot;
-#[cfg_attr(not(test), allow(dead_code))] // until the hooks call it
+mod stack;
 mod stacks;
 mod start;
 mod sys;
 mod tail;
 mod thread;
-#[cfg_attr(not(test), allow(dead_code))] // until the hooks call it
 mod unwind;
 mod x86_64;
 

@@ -22,26 +22,37 @@ pub(crate) fn event(tag: &Tag, t: u64, until: u64, build: impl Fn(&mut Line)) {
             Committed::Full => {}
         }
     }
-    event_slowly(tag, (t, until), &build);
+    event_kept::<MAX_EVENT>(tag, (t, until), &build);
 }
 
+/// Writes a line of at most `MAX` bytes, in whatever mode; answers whether it was kept.
 #[cold]
 #[inline(never)]
-fn event_slowly(tag: &Tag, times: (u64, u64), build: &dyn Fn(&mut Line)) {
+pub(crate) fn event_kept<const MAX: usize>(
+    tag: &Tag,
+    times: (u64, u64),
+    build: &dyn Fn(&mut Line),
+) -> bool {
     // Each round either ends here or meets a buffer that somebody has just emptied.
     for _ in 0..4 {
         let Some(slot) = thread::slot() else { break };
-        match slot.line::<MAX_EVENT>(tag, times, build) {
-            Committed::Yes => return,
-            Committed::Noticed => return thread::noticed(slot),
-            Committed::Full if thread::make_room(slot) => {}
+        match slot.line::<MAX>(tag, times, build) {
+            Committed::Yes => return true,
+            Committed::Noticed => {
+                thread::noticed(slot);
+                return true;
+            }
+            Committed::Full if thread::make_room(slot, MAX) => {}
             Committed::Full => break,
         }
     }
     match image::state() {
         state::BUFFERED | state::DIRECT => aside(tag, times, build),
-        state::STOPPED => lose(),
-        _ => {}
+        state::STOPPED => {
+            lose();
+            false
+        }
+        _ => false,
     }
 }
 
@@ -73,8 +84,8 @@ fn lose() {
     }
 }
 
-/// Writes one line as a block of its own, before the hook returns.
-fn aside(tag: &Tag, times: (u64, u64), build: &dyn Fn(&mut Line)) {
+/// Writes one line as a block of its own, before the hook returns. Answers whether it was kept.
+fn aside(tag: &Tag, times: (u64, u64), build: &dyn Fn(&mut Line)) -> bool {
     let mut text = [0u8; MAX_BLOCK + MAX_EVENT];
     let tid = if image::sandboxed() {
         image::pid()
@@ -82,7 +93,7 @@ fn aside(tag: &Tag, times: (u64, u64), build: &dyn Fn(&mut Line)) {
         sys::gettid()
     };
     let Some(room) = text.get_mut(MAX_BLOCK..) else {
-        return;
+        return false;
     };
     let mut line = Line::whole(room, tag);
     build(&mut line);
@@ -90,7 +101,8 @@ fn aside(tag: &Tag, times: (u64, u64), build: &dyn Fn(&mut Line)) {
         line.num(const { &memspy_log::key("tid") }, tid as u64);
     }
     let Some(len) = line.finish() else {
-        return lose();
+        lose();
+        return false;
     };
     let run = Run {
         tid: tid as u64,
@@ -98,9 +110,11 @@ fn aside(tag: &Tag, times: (u64, u64), build: &dyn Fn(&mut Line)) {
         times,
     };
     // SAFETY: `text` has MAX_BLOCK bytes before the line.
-    if unsafe { write_aside(text.as_mut_ptr().add(MAX_BLOCK), len, &run) }.is_err() {
+    let written = unsafe { write_aside(text.as_mut_ptr().add(MAX_BLOCK), len, &run) }.is_ok();
+    if !written {
         image::word(control::LOST).fetch_add(1, Relaxed);
     }
+    written
 }
 
 /// What a block of stream 0 is about.

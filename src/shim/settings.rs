@@ -1,16 +1,20 @@
 //! The settings in force: read once, then everywhere.
 
-use crate::config::{Config, Mode};
+use crate::config::{Config, Mode, Stacks};
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use once_cell::race::OnceRef;
 
 static SETTINGS: OnceRef<Config> = OnceRef::new();
 static EVENTS: AtomicBool = AtomicBool::new(true);
+static STACKS: AtomicBool = AtomicBool::new(false);
+static FREE_STACKS: AtomicBool = AtomicBool::new(false);
 
 /// Puts the settings into force; the first call counts.
 pub(crate) fn set(config: &'static Config) {
     let _ = SETTINGS.set(config);
     EVENTS.store(matches!(config.mode, Mode::Events | Mode::Full), Relaxed);
+    STACKS.store(config.stacks != Stacks::Off, Relaxed);
+    FREE_STACKS.store(config.free_stacks, Relaxed);
 }
 
 /// The settings; the defaults before the start.
@@ -22,4 +26,16 @@ pub(crate) fn get() -> &'static Config {
 #[inline(always)]
 pub(crate) fn events() -> bool {
     EVENTS.load(Relaxed)
+}
+
+/// Whether calls that acquire memory carry stacks.
+#[inline(always)]
+pub(crate) fn stacks() -> bool {
+    STACKS.load(Relaxed)
+}
+
+/// Whether calls that release memory carry stacks too.
+#[inline(always)]
+pub(crate) fn free_stacks() -> bool {
+    FREE_STACKS.load(Relaxed)
 }

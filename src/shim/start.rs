@@ -1,13 +1,14 @@
 //! The start of an image: by the constructor, or by the first hook if that comes earlier, or by the first hook in a
 //! forked child. Idempotent, and never a precondition for the host: if it fails, recording is off.
 
-use crate::config::{Config, Initial, Mode};
+use crate::config::{Config, Initial, Mode, Stacks};
 use crate::path::PathText;
 use crate::scratch::Scratch;
+use crate::stack::ScratchLines;
 use crate::sys::{self, Errno, Result};
 use crate::{
-    clock, close_out, elf, file, glibc, image, log, memory, pool, real, record, say, settings,
-    snapshot, tail, thread,
+    clock, close_out, elf, file, glibc, image, log, memory, modules, pool, real, record, say,
+    settings, snapshot, stacks, tail, thread, unwind,
 };
 use core::ffi::{CStr, c_char};
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering::*};
@@ -147,6 +148,19 @@ fn begin(pid: i32, forked: bool) -> core::result::Result<(), Failure> {
         thread::forget();
         image::clear_stop();
         glibc::forget_heaps();
+        stacks::forked();
+    } else {
+        modules::start();
+        let mode = match settings::get().stacks {
+            Stacks::Full => unwind::Mode::Full,
+            Stacks::Fp => unwind::Mode::FramePointers,
+            Stacks::Off => unwind::Mode::Off,
+        };
+        unwind::start(
+            mode,
+            settings::get().depth as usize,
+            settings::get().check_stacks,
+        );
     }
     let path = log_path(program, pid).ok_or(NO_MEMORY)?;
     let first_buffer = tail::create(&path).map_err(failure(b"cannot create the log"))?;
@@ -373,14 +387,16 @@ fn write_first_lines(program: &Program, parent: Option<&[u8]>, mono_ns: u64) -> 
     // SAFETY: the scratch's own bytes.
     unsafe { file::write_log(text.as_ptr(), text.len(), 0)? };
     drop(scratch);
+    let mut scratch = snapshot::scratch()?;
+    modules::define_all(stacks::epoch(), &mut ScratchLines(&mut scratch));
     if settings::get().maps {
-        let mut scratch = snapshot::scratch()?;
         snapshot::add(&mut scratch, "start");
-        if scratch.events() > 0 {
-            scratch.write()?;
-        }
     }
-    Ok(())
+    if scratch.events() > 0 {
+        scratch.write()
+    } else {
+        Ok(())
+    }
 }
 
 fn put_start(line: &mut Line, program: &Program, parent: Option<&[u8]>, mono_ns: u64) {

@@ -102,14 +102,14 @@ fn introduce(slot: &Slot) {
     });
 }
 
-/// The buffer has no room for the line. Makes some, or answers false.
+/// The buffer has no room for a line of `len` bytes. Makes some, or answers false.
 #[cold]
-pub(crate) fn make_room(slot: &'static Slot) -> bool {
+pub(crate) fn make_room(slot: &'static Slot, len: usize) -> bool {
     if image::must_wait(clock::before()) {
         return false;
     }
     let mask = sys::block_signals();
-    let made = make_room_undisturbed(slot);
+    let made = make_room_undisturbed(slot, len);
     sys::restore_signals(mask);
     if let Some(fresh) = made.fresh {
         introduce(fresh);
@@ -123,9 +123,9 @@ struct Made {
     fresh: Option<&'static Slot>,
 }
 
-fn make_room_undisturbed(slot: &'static Slot) -> Made {
+fn make_room_undisturbed(slot: &'static Slot, len: usize) -> Made {
     let top = slot.field(header::TOP).load(Relaxed);
-    if top + memspy_log::MAX_EVENT as u64 <= slot.size() {
+    if top + len as u64 <= slot.size() {
         // A handler came between and made room.
         return Made {
             room: true,

@@ -1,9 +1,10 @@
 //! The malloc family. Each body calls the function of its own name exactly once and passes the result through.
 
-use crate::caller::Caller;
 use crate::glibc::{self, Call};
 use crate::real::{REAL, address, is_bootstrap};
 use crate::record::event;
+use crate::stack::Stack;
+use crate::unwind::Caller;
 use crate::{bootstrap, clock, log, thread};
 use core::ffi::{c_int, c_void};
 use core::mem::transmute;
@@ -58,10 +59,11 @@ impl Allocation {
     ) {
         let t = clock::after();
         call.leave((0, t), self.name, caller);
+        let stack = Stack::of(caller);
         // SAFETY: the block was given out just now, nobody else knows it.
         unsafe {
             if let Some(mapping) = glibc::own_mapping(ptr) {
-                glibc::mapped(mapping, t, self.name, caller);
+                glibc::mapped(mapping, t, self.name, stack);
             }
             glibc::look_at_arena(ptr, t, self.name);
         }
@@ -69,7 +71,7 @@ impl Allocation {
             line.num(log::T, t);
             put(line);
             put_result(line, ptr, failure);
-            caller.put_stack(line);
+            stack.put(line);
         });
     }
 
@@ -227,10 +229,11 @@ impl Reallocation {
         let failure = if ptr == 0 && asked != 0 { errno() } else { 0 };
         let (t, until) = (self.began, clock::after());
         self.call.leave((t, until), allocation.name, caller);
+        let stack = Stack::of(caller);
         // SAFETY: the block was given out just now, nobody else knows it.
         let now = unsafe { glibc::own_mapping(ptr) };
         if (self.mapping, now) != (None, None) {
-            self.moved_mapping(allocation, now, failure, until, caller);
+            self.moved_mapping(allocation, now, failure, until, stack);
         }
         // SAFETY: as above.
         unsafe { glibc::look_at_arena(ptr, until, allocation.name) };
@@ -240,7 +243,7 @@ impl Reallocation {
             line.addr(log::OLD, self.old);
             put(line);
             put_result(line, ptr, failure);
-            caller.put_stack(line);
+            stack.put(line);
         });
     }
 
@@ -251,15 +254,15 @@ impl Reallocation {
         now: Option<(usize, usize)>,
         failure: i32,
         until: u64,
-        caller: &Caller,
+        stack: Stack,
     ) {
         let name = allocation.name;
         match (self.mapping, now) {
             (Some(old), Some(new)) if old != new => {
-                glibc::remapped(old, new, (self.began, until), name, caller);
+                glibc::remapped(old, new, (self.began, until), name, stack);
             }
-            (None, Some(new)) => glibc::mapped(new, until, name, caller),
-            (Some(old), None) if failure == 0 => glibc::unmapped(old, self.began, name, caller),
+            (None, Some(new)) => glibc::mapped(new, until, name, stack),
+            (Some(old), None) if failure == 0 => glibc::unmapped(old, self.began, name, stack),
             _ => {}
         }
     }
@@ -391,17 +394,18 @@ macro_rules! release {
             }
             // SAFETY: the entry passes the registers of the caller.
             let caller = unsafe { Caller::at(sp, bp) };
+            let stack = Stack::of_release(&caller);
             let t = clock::before();
             event(const { &tag(Op::$op) }, t, t, |line| {
                 line.num(log::T, t);
                 line.addr(log::PTR, ptr as usize);
                 $(line.num(log::$key, $arg as u64);)*
-                caller.put_stack_of_release(line);
+                stack.put(line);
             });
             // SAFETY: the block is the caller's until the call below.
             unsafe {
                 if let Some(mapping) = glibc::own_mapping(ptr as usize) {
-                    glibc::unmapped(mapping, t, Op::$op.name(), &caller);
+                    glibc::unmapped(mapping, t, Op::$op.name(), stack);
                 }
                 glibc::look_at_arena(ptr as usize, t, Op::$op.name());
             }

@@ -1,9 +1,10 @@
 //! The calls by which the program itself asks the kernel for address space.
 
-use crate::caller::Caller;
 use crate::real::{REAL, address};
 use crate::record::event;
-use crate::{clock, glibc, log};
+use crate::stack::Stack;
+use crate::unwind::Caller;
+use crate::{clock, glibc, log, unwind};
 use core::ffi::{c_int, c_void};
 use core::mem::transmute;
 use core::sync::atomic::AtomicUsize;
@@ -57,6 +58,10 @@ unsafe fn map(place: &AtomicUsize, call: &Mmap, caller: &Caller) -> Pointer {
     let errno = errno_if(addr as usize == FAILED);
     let until = clock::after();
     let t = if fixed { began } else { until };
+    if fixed {
+        unwind::mapping_changed();
+    }
+    let stack = Stack::of(caller);
     event(log::MMAP, t, until, |line| {
         line.num(log::T, t);
         if fixed {
@@ -76,7 +81,7 @@ unsafe fn map(place: &AtomicUsize, call: &Mmap, caller: &Caller) -> Pointer {
         if errno != 0 {
             log::put_errno(line, errno);
         }
-        caller.put_stack(line);
+        stack.put(line);
     });
     addr
 }
@@ -143,6 +148,8 @@ pub(super) unsafe extern "C" fn munmap(
         real(addr, size)
     };
     let errno = errno_if(answer != 0);
+    unwind::mapping_changed();
+    let stack = Stack::of_release(&caller);
     event(log::MUNMAP, t, t, |line| {
         line.num(log::T, t);
         line.addr(log::ADDR, addr as usize);
@@ -150,7 +157,7 @@ pub(super) unsafe extern "C" fn munmap(
         if errno != 0 {
             log::put_errno(line, errno);
         }
-        caller.put_stack_of_release(line);
+        stack.put(line);
     });
     answer
 }
@@ -184,6 +191,8 @@ pub(super) unsafe extern "C" fn mremap(
     };
     let errno = errno_if(addr as usize == FAILED);
     let until = clock::after();
+    unwind::mapping_changed();
+    let stack = Stack::of(&caller);
     event(log::MREMAP, t, until, |line| {
         line.num(log::T, t);
         line.num(log::DT, until - t);
@@ -199,7 +208,7 @@ pub(super) unsafe extern "C" fn mremap(
         } else {
             log::put_errno(line, errno);
         }
-        caller.put_stack(line);
+        stack.put(line);
     });
     addr
 }
@@ -225,6 +234,8 @@ pub(super) unsafe extern "C" fn mprotect(
     };
     let errno = errno_if(answer != 0);
     let t = clock::after();
+    unwind::mapping_changed();
+    let stack = Stack::of(&caller);
     event(const { &tag(Op::Mprotect) }, t, t, |line| {
         line.num(log::T, t);
         line.addr(log::ADDR, addr as usize);
@@ -233,7 +244,7 @@ pub(super) unsafe extern "C" fn mprotect(
         if errno != 0 {
             log::put_errno(line, errno);
         }
-        caller.put_stack(line);
+        stack.put(line);
     });
     answer
 }
@@ -266,6 +277,11 @@ impl BreakMove {
         let until = clock::after();
         let shrinks = to < self.from;
         let t = if shrinks { self.began } else { until };
+        let stack = if shrinks {
+            Stack::of_release(caller)
+        } else {
+            Stack::of(caller)
+        };
         event(tag, t, until, |line| {
             line.num(log::T, t);
             if shrinks {
@@ -279,7 +295,7 @@ impl BreakMove {
             } else {
                 log::put_errno(line, errno);
             }
-            caller.put_stack(line);
+            stack.put(line);
         });
     }
 }

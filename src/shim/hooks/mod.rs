@@ -111,5 +111,5 @@ hooks! {
     execveat (forward) process::before_execveat;
     prctl (forward) process::before_prctl;
     syscall (forward) process::before_syscall;
-    dlclose (forward) process::before_dlclose;
+    dlclose (1) process::dlclose;
 }

@@ -5,7 +5,9 @@
 
 use crate::close_out::{close_out, close_out_for_exec, sandbox};
 use crate::real::{REAL, address};
-use core::ffi::c_int;
+use crate::{modules, stack};
+use core::ffi::{c_int, c_void};
+use core::mem::transmute;
 
 macro_rules! before {
     ($($name:ident $real:ident $action:expr;)*) => {
@@ -32,7 +34,6 @@ before! {
     before_execle execle close_out_for_exec("execle");
     before_fexecve fexecve close_out_for_exec("fexecve");
     before_execveat execveat close_out_for_exec("execveat");
-    before_dlclose dlclose ();
 }
 
 /// What comes before the real `prctl`; answers its address.
@@ -72,4 +73,20 @@ extern "C" fn absent() -> c_int {
     // SAFETY: libc's answer is valid for the calling thread.
     unsafe { *libc::__errno_location() = libc::ENOSYS };
     -1
+}
+
+/// Body of `dlclose`, which is no such call: libraries may go, and others come in their place.
+///
+/// # Safety
+/// `handle` must be what dlclose takes.
+pub(super) unsafe extern "C" fn dlclose(handle: *mut c_void, _: *const usize, _: usize) -> c_int {
+    modules::dlclosing();
+    // SAFETY: the address is the real function's, or that of one which takes anything; the argument is the caller's.
+    let answer = unsafe {
+        let real: unsafe extern "C" fn(*mut c_void) -> c_int =
+            transmute(present(address(&REAL.dlclose)));
+        real(handle)
+    };
+    stack::note_unloaded();
+    answer
 }

@@ -14,3 +14,19 @@ pub(crate) struct Caller {
     /// The frame pointer, whether or not the caller uses it as one.
     pub(crate) bp: usize,
 }
+
+impl Caller {
+    /// From the registers at a hook's first instruction.
+    ///
+    /// # Safety
+    /// `sp` must point to the return address.
+    #[inline(always)]
+    pub(crate) unsafe fn at(sp: *const usize, bp: usize) -> Caller {
+        // SAFETY: the caller vouches for `sp`.
+        Caller {
+            ip: unsafe { *sp },
+            sp: sp as usize + size_of::<usize>(),
+            bp,
+        }
+    }
+}
