@@ -26,6 +26,8 @@ mod image;
 mod log;
 mod memory;
 mod modules;
+#[cfg(not(test))]
+mod panicked;
 mod path;
 mod pool;
 mod real;
