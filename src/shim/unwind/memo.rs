@@ -100,21 +100,53 @@ pub(super) struct Memo {
     pub(super) writers: [AtomicU32; super::WALKS],
 }
 
+/// 2^bits entries, and behind them as many marks: a few bits of the place that each was written for, 0 for none. A
+/// walk asks for every frame; the marks say no without touching the entries.
 #[repr(C)]
 struct Table {
     bits: u32,
     entries: [Entry; 0],
 }
 
+/// Where a frame's entry may be: one of two, and its mark.
+#[derive(Clone, Copy)]
+struct Place {
+    index: u32,
+    mark: u32,
+}
+
+impl Place {
+    fn both(self) -> [u32; 2] {
+        [self.index, self.index ^ 1]
+    }
+}
+
 impl Table {
     fn new(entries: usize) -> Option<*mut Table> {
-        let size = size_of::<Table>() + entries * size_of::<Entry>();
-        let table = memory::map_pages(size.next_multiple_of(4096))?
-            .cast::<Table>()
-            .as_ptr();
+        let marks = entries * size_of::<AtomicU32>();
+        let size = size_of::<Table>() + entries * size_of::<Entry>() + marks;
+        let size = size.next_multiple_of(4096);
+        let table = stacks::may_take(size)
+            .then(|| memory::map_pages(size))
+            .flatten()?;
+        let table = table.cast::<Table>().as_ptr();
         // SAFETY: zeroed memory is a table of void entries; it is ours alone until it is published.
         unsafe { (*table).bits = entries.trailing_zeros() };
         Some(table)
+    }
+
+    #[inline(always)]
+    fn mark(&self, index: u32) -> &AtomicU32 {
+        let index = index as usize & ((1 << self.bits) - 1);
+        // SAFETY: as many marks as entries follow them.
+        unsafe {
+            &*self
+                .entries
+                .as_ptr()
+                .add(1 << self.bits)
+                .cast::<AtomicU32>()
+                .add(index)
+        }
     }
 
     #[inline(always)]
@@ -125,10 +157,12 @@ impl Table {
     }
 
     #[inline(always)]
-    fn places(&self, ip: usize, sp: usize) -> [u32; 2] {
+    fn place(&self, ip: usize, sp: usize) -> Place {
         let mixed = (ip ^ sp.rotate_left(23)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let index = (mixed >> (64 - self.bits)) as u32;
-        [index, index ^ 1]
+        Place {
+            index: (mixed >> (64 - self.bits)) as u32,
+            mark: (mixed >> 16) as u32 | 1,
+        }
     }
 }
 
@@ -171,11 +205,13 @@ impl Memo {
         own: &OwnStack,
     ) -> Option<Suffix> {
         let table = self.table();
-        let index = table.places(ip, sp).into_iter().find(|index| {
-            let entry = table.entry(*index);
-            entry.ip.load(Relaxed) == ip && entry.sp.load(Relaxed) == sp
-        })?;
+        let place = table.place(ip, sp);
+        let is_marked = |index: &u32| table.mark(*index).load(Relaxed) == place.mark;
+        let index = place.both().into_iter().find(is_marked)?;
         let entry = table.entry(index);
+        if entry.ip.load(Relaxed) != ip || entry.sp.load(Relaxed) != sp {
+            return None;
+        }
         let serial = entry.serial.load(Relaxed);
         let flags = entry.flags.load(Relaxed);
         if serial == 0 || (flags & INTERRUPTED != 0) != interrupted {
@@ -262,7 +298,8 @@ impl Memo {
         walk_id: u32,
     ) -> Option<Link> {
         let table = self.table();
-        let index = self.victim(table, frame, about.flags);
+        let place = table.place(frame.ip, frame.sp);
+        let index = self.victim(table, place, about.flags);
         let entry = table.entry(index);
         let busy = entry.writer.load(Relaxed);
         let others = self
@@ -309,6 +346,7 @@ impl Memo {
         if entry.writer.load(Relaxed) != walk_id || !self.is_writer(walk_id) {
             return None;
         }
+        table.mark(index).store(place.mark, Relaxed);
         entry.serial.store(serial, Relaxed);
         compiler_fence(SeqCst);
         entry.writer.store(0, Relaxed);
@@ -322,14 +360,10 @@ impl Memo {
             .any(|writer| writer.load(Relaxed) == walk_id)
     }
 
-    /// The place for a frame's entry: its own, a void or outdated one, one that nobody leads to, the older one.
-    fn victim(&self, table: &Table, frame: &Frame, flags: u32) -> u32 {
-        let places = table.places(frame.ip, frame.sp);
-        let is_same = |index: &u32| {
-            let entry = table.entry(*index);
-            entry.ip.load(Relaxed) == frame.ip && entry.sp.load(Relaxed) == frame.sp
-        };
-        if let Some(index) = places.into_iter().find(is_same) {
+    /// The entry for a place: its own, a void one, one that nobody leads to, the older one.
+    fn victim(&self, table: &Table, place: Place, flags: u32) -> u32 {
+        let is_marked = |index: &u32| table.mark(*index).load(Relaxed) == place.mark;
+        if let Some(index) = place.both().into_iter().find(is_marked) {
             return index;
         }
         let worth = |index: &u32| {
@@ -339,7 +373,7 @@ impl Memo {
             let shared = entry.flags.load(Relaxed) & SHARED;
             (serial != 0, shared, core::cmp::Reverse(age))
         };
-        let [first, second] = places;
+        let [first, second] = place.both();
         let index = if worth(&second) < worth(&first) {
             second
         } else {
@@ -357,10 +391,7 @@ impl Memo {
         let bits = self.table().bits;
         if self.displaced.load(Relaxed) >> bits >= 2 && (1 << bits) < LARGEST {
             self.displaced.store(0, Relaxed);
-            if let Some(table) = stacks::may_take((4 << bits) * size_of::<Entry>())
-                .then(|| Table::new(4 << bits))
-                .flatten()
-            {
+            if let Some(table) = Table::new(4 << bits) {
                 self.table.store(table, Relaxed);
             }
         }

@@ -25,6 +25,8 @@ mod thread;
 mod walk;
 
 #[cfg(test)]
+mod bench;
+#[cfg(test)]
 mod tests;
 
 pub(crate) use bounds::NO_SYSTEM_CALLS;

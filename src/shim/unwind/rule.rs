@@ -53,14 +53,15 @@ impl Rule {
         fits.then(|| kind | cfa << CFA | bp << BP | u64::from(self.module) << MODULE)
     }
 
+    #[inline(always)]
     fn unpack(word: u64) -> Rule {
         let cfa = (word >> CFA) as usize % (1 << (BP - CFA)) * 8;
         let bp = (word >> BP) as usize % (1 << (MODULE - BP)) * 8;
         let step = match word & 7 {
-            1 => Step::End,
-            2 => Step::FramePointer,
             4 => Step::FromSp { cfa, bp },
             5 => Step::FromBp { cfa, bp },
+            1 => Step::End,
+            2 => Step::FramePointer,
             _ => Step::Slow,
         };
         Rule {

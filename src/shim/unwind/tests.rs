@@ -15,7 +15,7 @@ use std::sync::{LazyLock, Mutex, Once};
 
 /// The registers of whoever calls this, as a hook's entry stub would find them.
 #[unsafe(naked)]
-extern "C" fn registers(caller: *mut Caller) {
+pub(super) extern "C" fn registers(caller: *mut Caller) {
     naked_asm!(
         "mov rax, [rsp]",
         "mov [rdi], rax",
@@ -40,7 +40,7 @@ macro_rules! here {
 
 /// The lines that one test caused. Numbers are the process's, so what they mean is kept for all tests together.
 #[derive(Default)]
-struct Log {
+pub(super) struct Log {
     lines: usize,
 }
 
@@ -78,7 +78,7 @@ impl Definitions for Log {
 
 impl Log {
     /// The frames of a stack, innermost first.
-    fn frames(&self, mut id: u32) -> Vec<stacks::Frame> {
+    pub(super) fn frames(&self, mut id: u32) -> Vec<stacks::Frame> {
         let defined = DEFINED.lock().expect("no panic");
         let mut frames = Vec::new();
         while id != 0 {
@@ -125,7 +125,7 @@ unsafe extern "C" {
 
 /// The addresses that libgcc finds, innermost first, in the log's form.
 #[inline(never)]
-fn witness() -> Vec<usize> {
+pub(super) fn witness() -> Vec<usize> {
     unsafe extern "C" fn step(context: *mut c_void, found: *mut c_void) -> c_int {
         let mut before = 0;
         // SAFETY: libgcc hands its context, and `found` is the vector below.
