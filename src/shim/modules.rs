@@ -114,6 +114,8 @@ pub(crate) fn void_memos() {
 
 /// Lists what is loaded. Once, from the initialisation: the loader may be at work in this thread, but in no other.
 pub(crate) fn start() {
+    let find_object = crate::elf::next_symbol(c"_dl_find_object").unwrap_or(0);
+    FIND_OBJECT.store(find_object, Release);
     // SAFETY: the callback reads what the loader hands it during the call, and nothing else.
     unsafe { libc::dl_iterate_phdr(Some(list), core::ptr::null_mut()) };
 }
@@ -128,11 +130,6 @@ unsafe extern "C" fn list(info: *mut libc::dl_phdr_info, _: usize, _: *mut c_voi
     // SAFETY: getauxval only reads the auxiliary vector.
     let auxiliary = |kind| unsafe { libc::getauxval(kind) } as usize;
     let span = object.span();
-    if span.at == auxiliary(libc::AT_BASE)
-        && let Some(at) = object.symbol(c"_dl_find_object")
-    {
-        FIND_OBJECT.store(at, Release);
-    }
     let mut buffer = [0u8; 512];
     let path: &[u8] = if span.at == auxiliary(libc::AT_SYSINFO_EHDR) {
         b"[vdso]"
@@ -359,4 +356,32 @@ pub(crate) fn dlclosed(definitions: &mut dyn Definitions) {
         }
     }
     next_generation();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{FIND_OBJECT, Relaxed, find, start};
+    use std::sync::Once;
+
+    fn started() {
+        static STARTED: Once = Once::new();
+        STARTED.call_once(start);
+    }
+
+    #[test]
+    fn the_loaders_own_lookup_is_found_where_dlsym_finds_it() {
+        started();
+        // SAFETY: a lookup by name has no precondition.
+        let expected = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"_dl_find_object".as_ptr()) };
+        assert_eq!(FIND_OBJECT.load(Relaxed), expected as usize);
+    }
+
+    #[test]
+    fn code_belongs_to_the_module_that_it_was_loaded_with() {
+        started();
+        let here = find(started as *const () as usize).expect("our own module");
+        let exe = std::env::current_exe().expect("a path");
+        assert_eq!(here.path, exe.as_os_str().as_encoded_bytes());
+        assert!(find(0x1000).is_none());
+    }
 }

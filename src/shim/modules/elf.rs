@@ -1,16 +1,12 @@
-//! A loaded ELF object, read where it lies in memory: its span, its build id, its unwind data, its symbols.
+//! A loaded ELF object, read where it lies in memory: its span, its build id, its unwind data.
 //!
 //! Nothing is opened and nothing is mapped: what the loader mapped is enough, and it is there even when the file has
 //! been replaced or the process may not open files any more. Hook-safe.
 
-use core::ffi::{CStr, c_char};
-use libc::{Elf64_Ehdr, Elf64_Phdr, Elf64_Sym};
+use libc::{Elf64_Ehdr, Elf64_Phdr};
 
 const PT_GNU_EH_FRAME: u32 = 0x6474_e550;
 const NT_GNU_BUILD_ID: u32 = 3;
-const DT_STRTAB: usize = 5;
-const DT_SYMTAB: usize = 6;
-const DT_GNU_HASH: usize = 0x6fff_fef5;
 const PAGE: usize = 4096;
 
 /// Longest build id that is kept, in bytes; linkers make 8 to 32.
@@ -121,64 +117,6 @@ impl<'a> Object<'a> {
             .find_map(build_id_in)
             .unwrap_or_default()
     }
-
-    /// The address of an exported symbol, by the object's own GNU hash table; `None` when it has no such symbol.
-    pub(crate) fn symbol(&self, name: &CStr) -> Option<usize> {
-        let dynamic = self.segments(libc::PT_DYNAMIC).next()?;
-        let table = |tag| Some(self.relocated(entry(dynamic, tag)?));
-        let (hash, symbols, strings) = (table(DT_GNU_HASH)?, table(DT_SYMTAB)?, table(DT_STRTAB)?);
-        let wanted = gnu_hash(name);
-        // SAFETY: the loader has verified these tables of a loaded object; the layout is the GNU hash table's: four
-        // words, a bloom filter of 64-bit words, buckets, chains.
-        unsafe {
-            let word = |at: usize| (at as *const u32).read();
-            let buckets = word(hash);
-            let first_hashed = word(hash + 4);
-            let bucket_table = hash + 16 + 8 * word(hash + 8) as usize;
-            let chains = bucket_table + 4 * buckets as usize;
-            let mut index = word(bucket_table + 4 * (wanted.checked_rem(buckets)?) as usize);
-            while index >= first_hashed {
-                let chain = word(chains + 4 * (index - first_hashed) as usize);
-                let symbol = &*(symbols as *const Elf64_Sym).add(index as usize);
-                let spelled = (strings + symbol.st_name as usize) as *const c_char;
-                if chain | 1 == wanted | 1 && CStr::from_ptr(spelled) == name {
-                    return (symbol.st_shndx != 0)
-                        .then(|| self.bias.wrapping_add(symbol.st_value as usize));
-                }
-                if chain & 1 == 1 {
-                    return None;
-                }
-                index += 1;
-            }
-        }
-        None
-    }
-
-    /// The loader adds the bias to a dynamic section that it may write; else it is still the file's.
-    fn relocated(&self, address: usize) -> usize {
-        if self.span().contains(address) {
-            address
-        } else {
-            self.bias.wrapping_add(address)
-        }
-    }
-}
-
-/// The value of `tag` in a dynamic section.
-fn entry(dynamic: Span, tag: usize) -> Option<usize> {
-    (0..dynamic.len / 16)
-        // SAFETY: the section is mapped for its whole length, in entries of two words.
-        .map(|i| unsafe { (dynamic.at as *const [usize; 2]).add(i).read() })
-        .take_while(|entry| entry[0] != 0)
-        .find(|entry| entry[0] == tag)
-        .map(|entry| entry[1])
-}
-
-/// The hash of a name in a GNU hash table: Bernstein's, times 33.
-fn gnu_hash(name: &CStr) -> u32 {
-    name.to_bytes().iter().fold(5381u32, |hash, byte| {
-        hash.wrapping_mul(33).wrapping_add(u32::from(*byte))
-    })
 }
 
 /// The build id among the notes of a segment. A note is three words (length of the name, length of the content,
@@ -207,46 +145,4 @@ fn build_id_in<'a>(notes: Span) -> Option<&'a [u8]> {
         at = next;
     }
     None
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{Object, gnu_hash};
-
-    #[test]
-    fn the_hash_is_the_one_that_linkers_use() {
-        assert_eq!(gnu_hash(c""), 0x1505);
-        assert_eq!(gnu_hash(c"printf"), 0x156b_2bb8);
-    }
-
-    #[test]
-    fn a_symbol_of_libc_is_where_dlsym_finds_it() {
-        let mut found = 0;
-        // SAFETY: the callback only reads what the loader hands it, and `found` outlives the call.
-        unsafe { libc::dl_iterate_phdr(Some(look), (&raw mut found).cast()) };
-        // SAFETY: a lookup by name has no precondition.
-        let expected = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"puts".as_ptr()) } as usize;
-        assert_eq!(found, expected);
-
-        unsafe extern "C" fn look(
-            info: *mut libc::dl_phdr_info,
-            _: libc::size_t,
-            found: *mut core::ffi::c_void,
-        ) -> i32 {
-            // SAFETY: the loader hands a valid description, and `found` is the word above.
-            unsafe {
-                let info = &*info;
-                let headers =
-                    core::slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum));
-                let object = Object::new(info.dlpi_addr as usize, headers);
-                match object.symbol(c"puts") {
-                    Some(at) => {
-                        found.cast::<usize>().write(at);
-                        1
-                    }
-                    None => 0,
-                }
-            }
-        }
-    }
 }

@@ -22,7 +22,9 @@ fn cost(mut call: impl FnMut()) -> f64 {
         }
         start.elapsed().as_nanos() as f64 / f64::from(ROUNDS)
     };
-    (0..RUNS).map(|_| run(&mut call)).fold(f64::INFINITY, f64::min)
+    (0..RUNS)
+        .map(|_| run(&mut call))
+        .fold(f64::INFINITY, f64::min)
 }
 
 fn clock() {

@@ -311,10 +311,12 @@ impl<'a> Walk<'a> {
     }
 
     /// For code without unwind data: whoever keeps frame pointers keeps (caller's frame pointer, return address) at
-    /// its own. A frame pointer that can't be one ends the walk; zero is how a thread's first function has it.
+    /// its own. A frame pointer that can't be one ends the walk.
     fn follow_frame_pointer(&mut self, index: usize, frame: &Frame) -> Result<Option<Caller>, Cut> {
         let bp = self.bp(index).ok_or(Cut::Unwind)?;
-        if bp == 0 && self.by_frame_pointer {
+        // The ABI's mark of the outermost frame. Generated code may have a zero there by chance.
+        let module = self.frame(index).map_or(0, |frame| frame.module);
+        if bp == 0 && (self.by_frame_pointer || module != 0) {
             return Ok(None);
         }
         if bp < frame.sp || bp >= self.bounds.to.max(frame.sp + MAX_UNKNOWN_FRAME) {
