@@ -24,6 +24,7 @@ mod site_tally;
 mod source;
 pub mod tail;
 mod text;
+pub mod verdict;
 
 pub use error::Error;
 pub use source::find;
