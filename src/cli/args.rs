@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::{
-    completions, doctor, exit, export, flamegraph, man, run, shim_file, sites, symbol_worker,
+    check, completions, doctor, exit, export, flamegraph, man, run, shim_file, sites, symbol_worker,
 };
 
 /// A flight recorder for the memory of any Linux process.
@@ -26,6 +26,7 @@ pub(crate) struct Args {
 #[derive(Subcommand)]
 pub(crate) enum Command {
     Run(run::Args),
+    Check(Box<check::Args>),
     Sites(sites::Args),
     Flamegraph(flamegraph::Args),
     Export(export::Args),
@@ -40,7 +41,7 @@ impl Command {
     /// The exit code of an error that did not choose one.
     pub(crate) fn error_code(&self) -> u8 {
         match self {
-            Self::Run(_) | Self::Doctor(_) => exit::NOT_JUDGED,
+            Self::Run(_) | Self::Check(_) | Self::Doctor(_) => exit::NOT_JUDGED,
             _ => exit::ERROR,
         }
     }
@@ -50,6 +51,7 @@ const EXAMPLES: &str = "\
 Examples:
   memspy run -- cat README.md          record a program, then show where its memory came from
   memspy run -o logs -- make test      record a whole process tree into the directory logs
+  memspy check -- ./tests              fail if the program or a child of it leaks memory
   LD_PRELOAD=$(memspy shim-path) cat README.md
                                        record without the launcher: the log appears here";
 

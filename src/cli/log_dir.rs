@@ -61,6 +61,41 @@ impl LogDir {
         bail!("all names like {stem}.d are taken; choose a log directory with -o DIR")
     }
 
+    /// Makes a new directory among the temporary ones, for logs that nobody keeps.
+    ///
+    /// # Errors
+    /// When the directory for temporary files can't be written.
+    pub(crate) fn temporary() -> anyhow::Result<Self> {
+        let parent = std::env::temp_dir();
+        for number in 1..1000 {
+            let path = parent.join(format!("memspy.{}.{number}.d", std::process::id()));
+            match fs::DirBuilder::new().mode(0o700).create(&path) {
+                Ok(()) => return Self::existing(&path),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => {
+                    return Err(error).with_context(|| {
+                        format!(
+                            "can't make the log directory {}; set TMPDIR",
+                            path.display()
+                        )
+                    });
+                }
+            }
+        }
+        bail!(
+            "all names for a log directory in {} are taken",
+            parent.display()
+        )
+    }
+
+    /// Removes the directory with all that is in it.
+    ///
+    /// # Errors
+    /// When something in it can't be removed.
+    pub(crate) fn remove(&self) -> io::Result<()> {
+        fs::remove_dir_all(&self.absolute)
+    }
+
     fn existing(path: &Path) -> anyhow::Result<Self> {
         let absolute = fs::canonicalize(path)
             .with_context(|| format!("can't use the log directory {}", path.display()))?;

@@ -5,6 +5,7 @@
 
 mod amount;
 mod args;
+mod check;
 mod completions;
 mod doctor;
 mod exit;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
     let default_code = args.command.error_code();
     let result = match args.command {
         Command::Run(args) => run::run(args),
+        Command::Check(args) => check::run(*args),
         Command::Sites(args) => sites::run(&args),
         Command::Flamegraph(args) => flamegraph::run(&args),
         Command::Export(args) => export::run(&args),

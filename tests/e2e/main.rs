@@ -7,6 +7,8 @@
 #[allow(dead_code, unused_imports)]
 mod support;
 
+/// `memspy check`: verdict, exit codes, suppressions, baselines, budgets, report formats.
+mod check;
 /// The command line: help, usage errors, completions, manual pages.
 mod cli;
 /// `memspy doctor`: what can be recorded, and why not.
