@@ -48,7 +48,8 @@ pub(crate) fn run(args: Args) -> anyhow::Result<u8> {
     } = trial;
 
     policy.budgets_only = args.asks_only_for_budgets(&evidence);
-    let mut processes = names::named(evidence);
+    let mut processes = evidence;
+    names::fill_in(&mut processes, &args.names, &mut notes);
     default_suppressions::apply(&processes, &mut policy, &mut notes);
     for one in &mut processes {
         one.process.skipped = args.skips(&one.process.program);

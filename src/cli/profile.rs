@@ -209,6 +209,7 @@ pub(crate) mod example {
     fn frame(function: &str, line: u32, inlined: bool) -> Frame {
         Frame {
             function: Some(function.to_string()),
+            symbol: None,
             file: Some("main.c".to_string()),
             line: Some(line),
             inlined,

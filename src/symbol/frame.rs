@@ -12,6 +12,9 @@ pub struct Frame {
     /// held: escape it before it reaches a terminal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub function: Option<String>,
+    /// The name as the file held it (mangled), where it differs from `function`; cut like it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub symbol: Option<String>,
     /// The source file as the debug information names it, hostile like `function`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,

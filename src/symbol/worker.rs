@@ -126,8 +126,12 @@ fn frames_of(sym: &Sym<'_>) -> Vec<Frame> {
 }
 
 fn frame(name: &str, code: Option<&CodeInfo<'_>>, inlined: bool) -> Frame {
+    let function = (!name.is_empty()).then(|| demangled(name));
+    let mangled = function.as_deref().is_some_and(|function| function != name);
+    let symbol = mangled.then(|| cut(name, Frame::LONGEST_NAME));
     Frame {
-        function: (!name.is_empty()).then(|| demangled(name)),
+        function,
+        symbol,
         file: code.map(|code| cut(&code.to_path().to_string_lossy(), Frame::LONGEST_FILE)),
         line: code.and_then(|code| code.line).filter(|&line| line > 0),
         inlined,

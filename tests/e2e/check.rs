@@ -171,7 +171,7 @@ fn leaks_end_with_23_and_are_counted_by_kind() {
         })
     );
     assert_eq!(json["leaks"][0]["stack"][0]["module"], "/opt/app/tests");
-    assert_eq!(json["leaks"][0]["stack"][0]["offset"], "0x1010");
+    assert_eq!(json["leaks"][0]["stack"][0]["address"], "0x1010");
     assert_eq!(json["processes"][0]["judged"], true);
 }
 
@@ -216,28 +216,20 @@ fn the_kinds_that_fail_and_the_code_are_the_users_choice() {
 
 #[test]
 fn a_log_that_can_not_be_judged_ends_with_125_whatever_it_holds() {
-    let cases: [(&str, fn() -> MadeLog, &str); 4] = [
-        (
-            "exit",
-            || one_leak(4711).with("allocator", json!("/usr/lib/libjemalloc.so.2")),
-            "jemalloc",
-        ),
-        ("exit", || MadeLog::new(4711), "no leak check"),
-        (
-            "exit",
-            || {
-                MadeLog::new(4711).stacks().check_as(
-                    "'complete':false,'why':'no registers of thread 12'",
-                    &[("definite", 1, 8, 2, "")],
-                )
-            },
-            "no registers of thread 12",
-        ),
-        ("execve", || one_leak(4711), "left no log"),
+    let cut = MadeLog::new(4711).stacks().check_as(
+        "'complete':false,'why':'no registers of thread 12'",
+        &[("definite", 1, 8, 2, "")],
+    );
+    let foreign = one_leak(4711).with("allocator", json!("/usr/lib/libjemalloc.so.2"));
+    let cases = [
+        ("exit", foreign, "jemalloc"),
+        ("exit", MadeLog::new(4711), "no leak check"),
+        ("exit", cut, "no registers of thread 12"),
+        ("execve", one_leak(4711), "left no log"),
     ];
     for (how, log, why) in cases {
         let dir = TestDir::new();
-        log().write_ended(&dir, how);
+        log.write_ended(&dir, how);
         let json = document(&dir, &[], 125);
         assert_eq!(json["verdict"], "inconclusive", "{json}");
         assert!(json["why"].to_string().contains(why), "{why}: {json}");

@@ -107,7 +107,6 @@ mod tests {
             module: Some(module.into()),
             line: Some(line),
             address: u64::from(line) * 7919,
-            offset: Some(u64::from(line)),
             ..Frame::default()
         }
     }

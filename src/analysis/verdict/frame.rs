@@ -14,10 +14,9 @@ pub struct Frame {
     pub file: Option<String>,
     /// Line in `file`, from 1.
     pub line: Option<u32>,
-    /// Address of the call in the process.
+    /// Address of the call, as it stands in the module's file; without a module, as it was in the
+    /// process.
     pub address: u64,
-    /// Address of the call in the module's file, where a module holds it.
-    pub offset: Option<u64>,
     /// The compiler inlined this function into the next frame's.
     pub inlined: bool,
 }
@@ -30,11 +29,10 @@ impl Frame {
 
     /// The function's name, else `module+0xoffset`, else the bare address.
     pub fn label(&self) -> String {
-        match (&self.function, self.module_name(), self.offset) {
-            (Some(function), _, _) => function.clone(),
-            (None, Some(module), Some(offset)) => format!("{module}+{offset:#x}"),
-            (None, Some(module), None) => format!("{module}+?"),
-            (None, None, _) => format!("{:#x}", self.address),
+        match (&self.function, self.module_name()) {
+            (Some(function), _) => function.clone(),
+            (None, Some(module)) => format!("{module}+{:#x}", self.address),
+            (None, None) => format!("{:#x}", self.address),
         }
     }
 
@@ -77,8 +75,7 @@ mod tests {
     fn a_frame_without_a_name_is_labelled_by_module_and_offset() {
         let frame = Frame {
             module: Some("/opt/app/libz.so".into()),
-            offset: Some(0x1f),
-            address: 0x7f00_0000_001f,
+            address: 0x1f,
             ..Frame::default()
         };
         assert_eq!(frame.label(), "libz.so+0x1f");

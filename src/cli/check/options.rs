@@ -13,6 +13,7 @@ use memspy_analysis::verdict::{
 };
 
 use super::report::Format;
+use crate::naming::NameOptions;
 use crate::terminal::show;
 use crate::{run, shim_file};
 
@@ -126,6 +127,9 @@ pub(crate) struct Args {
     /// Keep the program's logs in this directory [default: they are removed]
     #[arg(long, value_name = "DIR")]
     pub(super) logs_in: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(super) names: NameOptions,
 
     #[command(flatten)]
     pub(super) settings: run::Settings,

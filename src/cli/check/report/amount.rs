@@ -4,6 +4,8 @@ use std::fmt;
 
 use memspy_analysis::verdict::{Kind, Totals};
 
+use crate::amount;
+
 /// `72,704 bytes in 1 block`.
 pub(super) struct Amount {
     bytes: u64,
@@ -50,21 +52,7 @@ pub(super) fn count(number: u64, noun: &str) -> String {
         (_, "process") => "processes".into(),
         (_, noun) => format!("{noun}s"),
     };
-    format!("{} {plural}", grouped(number))
-}
-
-/// Digits in groups of three.
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let first = digits.len() % 3;
-    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && at % 3 == first {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
+    format!("{} {plural}", amount::count(number))
 }
 
 #[cfg(test)]
@@ -81,7 +69,6 @@ mod tests {
             Amount::of(1, 1000, Kind::Mapping).to_string(),
             "1 byte in 1,000 mappings"
         );
-        assert_eq!(grouped(u64::MAX), "18,446,744,073,709,551,615");
         assert_eq!(count(2, "process"), "2 processes");
     }
 }

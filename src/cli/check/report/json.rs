@@ -138,10 +138,6 @@ fn frame(report: &Report, frame: &Frame) -> Value {
         ("file", file.map(|path| json!(report.sources.shorten(path)))),
         ("line", frame.line.map(|line| json!(line))),
         ("inlined", frame.inlined.then_some(Value::Bool(true))),
-        (
-            "offset",
-            frame.offset.map(|offset| json!(format!("{offset:#x}"))),
-        ),
         ("address", Some(json!(format!("{:#x}", frame.address)))),
     ];
     let keys = known
