@@ -15,3 +15,5 @@ mod cli;
 mod doctor;
 /// `memspy run`: launching, environment, signals, exit status, place of the logs.
 mod run;
+/// What libmemspy.so exports and needs; that nobody else defines a hook.
+mod symbols;
