@@ -141,7 +141,7 @@ fn write_end(how: &str) -> sys::Result<()> {
             image::word(control::ABANDONED).load(Relaxed),
         );
         line.num(const { &key("mapped") }, memory::mapped_bytes() as u64);
-        line.num(const { &key("stacks") }, stacks::count().into());
+        line.num(const { &key("stack_nodes") }, stacks::count().into());
         line.num(const { &key("no_stack") }, stacks::refused());
         let (checked, mistaken) = unwind::checks();
         if checked != 0 {
