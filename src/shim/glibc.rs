@@ -54,6 +54,11 @@ pub(crate) fn current_break() -> usize {
     unsafe { &*CURRENT.load(Relaxed) }.load(Relaxed)
 }
 
+/// Where libc keeps the break: a place in its writable data, or in ours when libc does not tell.
+pub(crate) fn break_variable() -> usize {
+    CURRENT.load(Relaxed) as usize
+}
+
 /// The break as it was before libc first moved it, if it has not moved it yet.
 pub(crate) fn break_before_first_move() -> usize {
     FIRST.load(Relaxed)

@@ -23,6 +23,7 @@ mod glibc;
 #[cfg(not(test))]
 mod hooks;
 mod image;
+mod leaks;
 mod log;
 mod memory;
 mod modules;

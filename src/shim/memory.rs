@@ -19,14 +19,30 @@ struct Chunk {
 static CURRENT: AtomicPtr<Chunk> = AtomicPtr::new(null_mut());
 static MAPPED: AtomicUsize = AtomicUsize::new(0);
 
-/// Ranges that the shim has mapped for itself, as start and end. What finds no room is not known as own.
-static OWN: [[AtomicUsize; 2]; 512] = [const { [const { AtomicUsize::new(0) }; 2] }; 512];
+/// Ranges that the shim has mapped for itself, as start and end, without a gap; start and end 1: given back. What finds
+/// no room is not known as own.
+static OWN: [[AtomicUsize; 2]; 4096] = [const { [const { AtomicUsize::new(0) }; 2] }; 4096];
 
 /// Notes a range that the shim mapped and keeps.
 pub(crate) fn note_own(at: usize, len: usize) {
     for [start, end] in &OWN {
-        if start.compare_exchange(0, at, AcqRel, Relaxed).is_ok() {
-            end.store(at + len, Release);
+        for free in [0, 1] {
+            if start.load(Relaxed) == free
+                && start.compare_exchange(free, at, AcqRel, Relaxed).is_ok()
+            {
+                end.store(at + len, Release);
+                return;
+            }
+        }
+    }
+}
+
+/// Forgets a range, before it is unmapped: the next mapping there may be the host's.
+pub(crate) fn forget_own(at: usize) {
+    for [start, end] in &OWN {
+        if start.load(Acquire) == at {
+            end.store(1, Release);
+            start.store(1, Release);
             return;
         }
     }
@@ -36,6 +52,7 @@ pub(crate) fn note_own(at: usize, len: usize) {
 pub(crate) fn own_ranges() -> impl Iterator<Item = (usize, usize)> {
     OWN.iter()
         .map(|[start, end]| (start.load(Acquire), end.load(Acquire)))
+        .take_while(|(start, _)| *start != 0)
         .filter(|(start, end)| start < end)
 }
 
@@ -75,6 +92,14 @@ pub(crate) fn map_pages(len: usize) -> Option<NonNull<u8>> {
     NonNull::new(at)
 }
 
+/// Gives back what [`map_pages`] mapped and nobody has seen.
+pub(crate) fn unmap_pages(pages: NonNull<u8>, len: usize) {
+    MAPPED.fetch_sub(len, Relaxed);
+    forget_own(pages.as_ptr() as usize);
+    // SAFETY: the caller is the only one who knows these pages.
+    unsafe { sys::munmap(pages.as_ptr(), len) };
+}
+
 /// Zeroed memory for the life of the process; `None` when the kernel has none.
 ///
 /// `align` must be a power of two up to a page.
@@ -99,9 +124,7 @@ pub(crate) fn bump(len: usize, align: usize) -> Option<NonNull<u8>> {
             .compare_exchange(chunk, fresh.as_ptr(), AcqRel, Acquire)
             .is_err()
         {
-            MAPPED.fetch_sub(CHUNK, Relaxed);
-            // SAFETY: another thread was quicker, nobody has seen these pages.
-            unsafe { sys::munmap(fresh.as_ptr().cast(), CHUNK) };
+            unmap_pages(fresh.cast(), CHUNK);
         }
     }
 }

@@ -1,0 +1,338 @@
+//! The copy: a process that has the memory of the host as it was at one moment, judges it, and ends.
+//!
+//! It shares nothing with the host but one mapping for its result. It runs on a stack of its own (the host's may be
+//! 16 KiB), calls no libc, runs no hook, and whatever happens to it happens to it alone.
+
+use super::arrays;
+use super::blocks::{Blocks, DIRECTORY, LARGE, LEAF, Room};
+use super::glibc;
+use super::group::{Group, Groups, Key, Kind};
+use super::kernel;
+use super::mappings::Mappings;
+use super::maps::Maps;
+use super::mark::Marker;
+use super::ranges::Ranges;
+use super::registers::{self, Caller};
+use super::roots;
+use super::stacks::{self, Alive};
+use super::table::Table;
+use super::threads::{RED_ZONE, Stopped};
+use crate::x86_64::thread_pointer;
+use core::arch::asm;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::*};
+
+const STACK: usize = 256 << 10;
+
+/// Why a verdict is not the whole truth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum Gap {
+    /// There is none.
+    None,
+    /// The copy ended without a result.
+    Died,
+    /// The process could not be copied.
+    Copy,
+    /// No memory for the work of the check.
+    Memory,
+    /// /proc/self/maps could not be read.
+    Maps,
+    /// Live blocks that could not be noted, for want of memory.
+    Lost,
+    /// More groups than the report holds.
+    Cut,
+    /// The other threads could not be listed.
+    Threads,
+    /// A thread's stack pointer is not known.
+    Stack,
+    /// A thread ran on while the copy was made.
+    Running,
+    /// A block was being moved by a realloc.
+    Moving,
+}
+
+impl Gap {
+    const ALL: [Gap; 11] = [
+        Gap::None,
+        Gap::Died,
+        Gap::Copy,
+        Gap::Memory,
+        Gap::Maps,
+        Gap::Lost,
+        Gap::Cut,
+        Gap::Threads,
+        Gap::Stack,
+        Gap::Running,
+        Gap::Moving,
+    ];
+
+    /// As it stands in the log.
+    pub(crate) const fn text(self) -> Option<&'static str> {
+        match self {
+            Gap::None => None,
+            Gap::Died => Some("the copy of the process ended without a result"),
+            Gap::Copy => Some("the process could not be copied"),
+            Gap::Memory => Some("there was no memory for the check"),
+            Gap::Maps => Some("/proc/self/maps could not be read"),
+            Gap::Lost => Some("some live blocks could not be noted"),
+            Gap::Cut => Some("there were more groups than the report holds"),
+            Gap::Threads => Some("the other threads could not be listed"),
+            Gap::Stack => Some("a thread's stack pointer is not known"),
+            Gap::Running => Some("a thread could not be stopped"),
+            Gap::Moving => Some("a realloc was under way"),
+        }
+    }
+}
+
+/// What the copy hands back, in shared memory.
+#[repr(C)]
+pub(super) struct Findings {
+    /// 1: the copy came to its end.
+    done: AtomicU32,
+    gap: AtomicU32,
+    blocks: AtomicU64,
+    bytes: AtomicU64,
+    groups: AtomicU64,
+    list: [[AtomicU64; 4]; GROUPS],
+}
+
+/// Groups that a report holds.
+pub(super) const GROUPS: usize = 1 << 18;
+
+impl Findings {
+    /// The worst that is to be said against the verdict.
+    pub(super) fn gap(&self) -> Gap {
+        if self.done.load(Acquire) == 0 {
+            return Gap::Died;
+        }
+        let gap = self.gap.load(Relaxed);
+        *Gap::ALL.get(gap as usize).unwrap_or(&Gap::Died)
+    }
+
+    fn note(&self, gap: Gap) {
+        let now = self.gap.load(Relaxed);
+        if now == 0 || now > gap as u32 {
+            self.gap.store(gap as u32, Relaxed);
+        }
+    }
+
+    /// Live blocks and their bytes.
+    pub(super) fn live(&self) -> (u64, u64) {
+        (self.blocks.load(Relaxed), self.bytes.load(Relaxed))
+    }
+
+    /// The groups.
+    pub(super) fn groups(&self) -> impl ExactSizeIterator<Item = Group> {
+        let len = self.groups.load(Relaxed) as usize;
+        self.list
+            .get(..len)
+            .unwrap_or_default()
+            .iter()
+            .map(|[key, generation, blocks, bytes]| Group {
+                key: Key {
+                    kind: Kind::from_number((key.load(Relaxed) >> 32) as u32),
+                    stack: key.load(Relaxed) as u32,
+                    generation: generation.load(Relaxed) as u32,
+                },
+                blocks: blocks.load(Relaxed),
+                bytes: bytes.load(Relaxed),
+            })
+    }
+}
+
+/// What the copy has to know.
+pub(super) struct Task<'a> {
+    pub(super) caller: Caller,
+    pub(super) stopped: &'a Stopped,
+    pub(super) blocks: &'static Table<8>,
+    pub(super) mappings: &'static Mappings,
+    pub(super) findings: &'a Findings,
+}
+
+/// The copy's whole life.
+pub(super) fn live(task: &Task) -> ! {
+    kernel::become_a_copy();
+    let Some(stack) = arrays::zeroed::<u64>(STACK / 8) else {
+        finish(task, Some(Gap::Memory));
+    };
+    let top = stack.as_mut_ptr_range().end as usize & !15;
+    // SAFETY: the new stack is the copy's own; the old one, where `task` lies, stays as it is; nothing returns.
+    unsafe {
+        asm!(
+            "mov rsp, {top}",
+            "call {on}",
+            "ud2",
+            top = in(reg) top,
+            on = sym on_own_stack,
+            in("rdi") core::ptr::from_ref(task),
+            options(noreturn),
+        );
+    }
+}
+
+extern "C" fn on_own_stack(task: *const Task) -> ! {
+    // SAFETY: `live` passes a reference that outlives the copy.
+    let task = unsafe { &*task };
+    finish(task, judge(task).err());
+}
+
+fn finish(task: &Task, gap: Option<Gap>) -> ! {
+    if let Some(gap) = gap {
+        task.findings.note(gap);
+    }
+    task.findings.done.store(1, Release);
+    kernel::exit_group(0)
+}
+
+fn judge(task: &Task) -> Result<(), Gap> {
+    let maps = Maps::read().ok_or(Gap::Maps)?;
+    let blocks = &mut gather(task, &maps)?;
+    let not_roots = not_roots(task, &maps)?;
+    let order = arrays::dense::<u32>(blocks.len()).ok_or(Gap::Memory)?;
+    let mut marker = Marker::new(&maps, blocks, order);
+    registers::of_caller(&maps, &task.caller, |word| marker.root(word));
+    for thread in task.stopped.threads() {
+        thread.each_register(|word| marker.root(word));
+    }
+    roots::each(&maps, &not_roots, |word| marker.root(word));
+    marker.finish();
+    report(task, &maps, blocks)
+}
+
+/// All blocks, from the table, in ascending order.
+fn gather(task: &Task, maps: &Maps) -> Result<Blocks<'static>, Gap> {
+    let (mut count, mut large, mut leaves, mut last) = (0, 0, 0, usize::MAX);
+    let under_way = task.blocks.each(
+        |page| maps.touched(page),
+        |at, entry| {
+            count += 1;
+            large += usize::from(entry.size >= LARGE);
+            // A small block may reach into the leaf behind its own.
+            for leaf in [at / (LEAF << 9), (at + entry.size.min(LARGE)) / (LEAF << 9)] {
+                if leaf != last {
+                    last = leaf;
+                    leaves += 1;
+                }
+            }
+        },
+    );
+    if under_way > 0 {
+        task.findings.note(Gap::Moving);
+    }
+    if task.blocks.lost() > 0 {
+        task.findings.note(Gap::Lost);
+    }
+    let room = || {
+        Some(Room {
+            words: arrays::dense(count)?,
+            large: arrays::zeroed(large)?,
+            directory: arrays::zeroed(DIRECTORY)?,
+            leaves: arrays::zeroed(leaves * LEAF)?,
+        })
+    };
+    let mut blocks = Blocks::new(room().ok_or(Gap::Memory)?);
+    let mut fits = true;
+    task.blocks.each(
+        |page| maps.touched(page),
+        |at, entry| fits &= blocks.push(at, &entry).is_some(),
+    );
+    if !fits {
+        return Err(Gap::Memory);
+    }
+    Ok(blocks)
+}
+
+/// All memory that holds no reference of the program's.
+fn not_roots(task: &Task, maps: &Maps) -> Result<Ranges, Gap> {
+    let mut heaps = Ranges::new(1 << 20).ok_or(Gap::Memory)?;
+    glibc::exclude_heaps(maps, &mut heaps);
+    heaps.sort();
+    let most = task.blocks.bound() + (1 << 20);
+    let mut not_roots = Ranges::new(most).ok_or(Gap::Memory)?;
+    roots::exclude_mapped_blocks(maps, task.blocks, &heaps, &mut not_roots);
+    heaps.add_to(&mut not_roots);
+    roots::exclude_own(maps, &mut not_roots);
+    let findings = core::ptr::from_ref(task.findings) as usize;
+    not_roots.add(findings, findings + size_of::<Findings>());
+
+    if !task.stopped.listed {
+        task.findings.note(Gap::Threads);
+    }
+    let alive = alive(task, maps).ok_or(Gap::Memory)?;
+    if !stacks::exclude_dead(maps, &mut not_roots, alive) {
+        task.findings.note(Gap::Stack);
+    }
+    not_roots.sort();
+    if not_roots.is_full() || heaps.is_full() {
+        return Err(Gap::Memory);
+    }
+    Ok(not_roots)
+}
+
+/// The caller and all other threads.
+fn alive(task: &Task, maps: &Maps) -> Option<&'static [Alive]> {
+    let alive = arrays::zeroed::<Alive>(1 + task.stopped.threads().count())?;
+    let (caller, others) = alive.split_first_mut()?;
+    *caller = Alive {
+        pointer: thread_pointer(),
+        live_from: registers::of_caller(maps, &task.caller, |_| {}),
+    };
+    for (slot, thread) in others.iter_mut().zip(task.stopped.threads()) {
+        if !thread.is_parked() {
+            task.findings.note(Gap::Running);
+        }
+        *slot = Alive {
+            pointer: thread.pointer().unwrap_or(0),
+            live_from: thread.sp().map_or(0, |sp| sp.saturating_sub(RED_ZONE)),
+        };
+    }
+    Some(alive)
+}
+
+/// Adds the blocks up and hands the groups over.
+fn report(task: &Task, maps: &Maps, blocks: &Blocks) -> Result<(), Gap> {
+    let mut groups = Groups::new().ok_or(Gap::Memory)?;
+    let (mut number, mut bytes, mut fits) = (0u32, 0u64, true);
+    task.blocks.each(
+        |page| maps.touched(page),
+        |_, entry| {
+            let key = Key {
+                kind: blocks.state(number).into(),
+                stack: entry.stack,
+                generation: entry.generation,
+            };
+            fits &= groups.add(key, entry.size as u64).is_some();
+            bytes = bytes.saturating_add(entry.size as u64);
+            number += 1;
+        },
+    );
+    task.mappings.each(
+        |page| maps.touched(page),
+        |_, entry| {
+            let key = Key {
+                kind: Kind::Mapping,
+                stack: entry.stack,
+                generation: entry.generation,
+            };
+            fits &= groups.add(key, entry.size as u64).is_some();
+        },
+    );
+    let findings = task.findings;
+    findings.blocks.store(u64::from(number), Relaxed);
+    findings.bytes.store(bytes, Relaxed);
+    for (group, slot) in groups.iter().zip(&findings.list) {
+        let [key, generation, blocks, bytes] = slot;
+        let kind = u64::from(group.key.kind as u32);
+        key.store(kind << 32 | u64::from(group.key.stack), Relaxed);
+        generation.store(u64::from(group.key.generation), Relaxed);
+        blocks.store(group.blocks, Relaxed);
+        bytes.store(group.bytes, Relaxed);
+    }
+    findings
+        .groups
+        .store(groups.len().min(GROUPS) as u64, Relaxed);
+    if groups.len() > GROUPS {
+        task.findings.note(Gap::Cut);
+    }
+    if fits { Ok(()) } else { Err(Gap::Memory) }
+}

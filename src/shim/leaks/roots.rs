@@ -1,0 +1,72 @@
+//! The roots: the memory from which a program can find its blocks.
+//!
+//! Everything that is writable, less what is not the program's: the heaps with their free chunks, the mappings of
+//! large blocks, memspy's own pages and data, dead parts of stacks. Blocks themselves are no roots: they count when
+//! something leads to them. And the registers of all threads.
+
+use super::glibc;
+use super::maps::{Kind, Maps};
+use super::ranges::Ranges;
+use super::table::{Entry, Table};
+use crate::memory;
+
+unsafe extern "C" {
+    /// First byte of this library: the linker puts it there.
+    #[link_name = "__ehdr_start"]
+    static OWN_HEADER: u8;
+}
+
+/// Adds memspy's own pages and its writable data.
+pub(super) fn exclude_own(maps: &Maps, not_roots: &mut Ranges) {
+    for (from, to) in memory::own_ranges() {
+        not_roots.add(from, to);
+    }
+    let base = &raw const OWN_HEADER as usize;
+    let half = |at: usize| maps.load(at).unwrap_or(0) as u16 as usize;
+    let word = |at: usize| maps.load(at).unwrap_or(0) as usize;
+    let headers = base + word(base + 32);
+    let (size, count) = (half(base + 54), half(base + 56));
+    for i in 0..count {
+        let header = headers + i * size;
+        let kind_and_flags = word(header);
+        let is_data = kind_and_flags as u32 == libc::PT_LOAD
+            && kind_and_flags >> 32 & libc::PF_W as usize != 0;
+        if is_data {
+            let from = base + word(header + 16);
+            not_roots.add(from, from + word(header + 40));
+        }
+    }
+}
+
+/// Adds the blocks that lie in none of the ranges so far: they have a mapping of their own.
+pub(super) fn exclude_mapped_blocks(
+    maps: &Maps,
+    table: &Table<8>,
+    heaps: &Ranges,
+    not_roots: &mut Ranges,
+) {
+    let mut heap = (0, 0);
+    let visit = |at: usize, entry: Entry| {
+        if at >= heap.0 && at < heap.1 {
+            return;
+        }
+        if let Some(range) = heaps.at(at) {
+            heap = range;
+            return;
+        }
+        let (from, to) = glibc::own_mapping(maps, at).unwrap_or((at, at + entry.size));
+        not_roots.add(from, to);
+    };
+    table.each(|page| maps.touched(page), visit);
+}
+
+/// Calls `visit` with each word of the roots.
+pub(super) fn each(maps: &Maps, not_roots: &Ranges, mut visit: impl FnMut(u64)) {
+    for mapping in maps.list() {
+        if mapping.readable && mapping.writable && mapping.kind != Kind::Device {
+            not_roots.each_rest(mapping.from, mapping.to, |from, to| {
+                maps.each_word_at(from, to, |_, word| visit(word));
+            });
+        }
+    }
+}
