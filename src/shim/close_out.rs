@@ -4,6 +4,7 @@
 //! not written here stays in the tail.
 
 use crate::flush::{self, Reach};
+use crate::leaks::{self, Caller};
 use crate::scratch::Scratch;
 use crate::slot::{DIRECT, Slot};
 use crate::{
@@ -30,17 +31,17 @@ pub(crate) fn prepare() {
     let _ = sys::membarrier(REGISTER_PRIVATE_EXPEDITED);
 }
 
-/// The image ends by `how`.
-pub(crate) fn close_out(how: &str) {
-    close(how, false);
+/// The image ends by `how`, a call of `caller`.
+pub(crate) fn close_out(how: &str, caller: Caller) {
+    close(how, false, caller);
 }
 
 /// The image ends if the exec that follows works.
-pub(crate) fn close_out_for_exec(how: &str) {
-    close(how, true);
+pub(crate) fn close_out_for_exec(how: &str, caller: Caller) {
+    close(how, true, caller);
 }
 
-fn close(how: &str, exec: bool) {
+fn close(how: &str, exec: bool, caller: Caller) {
     let open = matches!(image::state(), state::BUFFERED | state::STOPPED);
     if !open || image::generation() == 0 || image::sandboxed() || image::is_borrowed() {
         return;
@@ -49,6 +50,9 @@ fn close(how: &str, exec: bool) {
         return;
     }
     let mask = sys::block_signals();
+    if settings::leaks() {
+        leaks::write(if exec { "exec" } else { "exit" }, caller);
+    }
     if settings::get().maps
         && let Ok(mut scratch) = snapshot::scratch()
     {

@@ -56,12 +56,18 @@ static OWN_MEMORY: memory::OwnMemory = memory::OwnMemory;
 #[ctor::ctor(unsafe, priority = early)]
 fn constructor() {
     start::start();
+    if settings::leaks() {
+        leaks::register_at_exit();
+    }
 }
 
-/// Runs among the last destructors of a process that returns from main or calls exit.
+/// Runs among the last destructors of a process that returns from main or calls exit. With a leak check the end comes
+/// later, see `leaks::register_at_exit`.
 #[cfg(not(test))]
 extern "C" fn destructor() {
-    close_out::close_out("exit");
+    if !settings::leaks() {
+        close_out::close_out("exit", leaks::Caller::Unknown);
+    }
 }
 
 #[cfg(not(test))]

@@ -15,7 +15,12 @@ pub(crate) fn event(tag: &Tag, t: u64, until: u64, build: impl Fn(&mut Line)) {
     if !settings::events() {
         return;
     }
-    if let Some(slot) = thread::slot() {
+    let slot = thread::slot();
+    if !settings::events() {
+        // This call began the image, and only now is it known what is wanted.
+        return;
+    }
+    if let Some(slot) = slot {
         match slot.line::<MAX_EVENT>(tag, (t, until), &build) {
             Committed::Yes => return,
             Committed::Noticed => return thread::noticed(slot),

@@ -8,6 +8,7 @@ static SETTINGS: OnceRef<Config> = OnceRef::new();
 static EVENTS: AtomicBool = AtomicBool::new(true);
 static STACKS: AtomicBool = AtomicBool::new(false);
 static FREE_STACKS: AtomicBool = AtomicBool::new(false);
+static LEAKS: AtomicBool = AtomicBool::new(false);
 
 /// Puts the settings into force; the first call counts.
 pub(crate) fn set(config: &'static Config) {
@@ -15,6 +16,7 @@ pub(crate) fn set(config: &'static Config) {
     EVENTS.store(matches!(config.mode, Mode::Events | Mode::Full), Relaxed);
     STACKS.store(config.stacks != Stacks::Off, Relaxed);
     FREE_STACKS.store(config.free_stacks, Relaxed);
+    LEAKS.store(matches!(config.mode, Mode::Leaks | Mode::Full), Relaxed);
 }
 
 /// The settings; the defaults before the start.
@@ -38,4 +40,10 @@ pub(crate) fn stacks() -> bool {
 #[inline(always)]
 pub(crate) fn free_stacks() -> bool {
     FREE_STACKS.load(Relaxed)
+}
+
+/// Whether live blocks are kept and judged.
+#[inline(always)]
+pub(crate) fn leaks() -> bool {
+    LEAKS.load(Relaxed)
 }

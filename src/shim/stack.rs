@@ -42,6 +42,18 @@ impl Stack {
         }
     }
 
+    /// This stack, or the caller's if it is none: of an event that was not written.
+    #[inline(always)]
+    pub(crate) fn or_of(self, caller: &Caller) -> Stack {
+        if self.0 == 0 { Stack::of(caller) } else { self }
+    }
+
+    /// The number; 0: none.
+    #[inline(always)]
+    pub(crate) fn number(self) -> u32 {
+        self.0
+    }
+
     /// Appends the number, if there is one.
     #[inline(always)]
     pub(crate) fn put(self, line: &mut Line) {

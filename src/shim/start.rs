@@ -7,8 +7,8 @@ use crate::scratch::Scratch;
 use crate::stack::ScratchLines;
 use crate::sys::{self, Errno, Result};
 use crate::{
-    clock, close_out, elf, file, glibc, image, log, memory, modules, pool, real, record, say,
-    settings, snapshot, stacks, tail, thread, unwind,
+    clock, close_out, elf, file, glibc, image, leaks, log, memory, modules, pool, real, record,
+    say, settings, snapshot, stacks, tail, thread, unwind,
 };
 use core::ffi::{CStr, c_char};
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering::*};
@@ -149,6 +149,7 @@ fn begin(pid: i32, forked: bool) -> core::result::Result<(), Failure> {
         image::clear_stop();
         glibc::forget_heaps();
         stacks::forked();
+        leaks::forked();
     } else {
         modules::start();
         let mode = match settings::get().stacks {

@@ -8,7 +8,8 @@ use core::arch::{asm, global_asm};
 global_asm!(
     ".section .tbss.memspy,\"awT\",@nobits",
     ".p2align 6",
-    ".local memspy_thread",
+    ".globl memspy_thread",
+    ".hidden memspy_thread",
     ".type memspy_thread, @object",
     ".size memspy_thread, 64",
     "memspy_thread:",

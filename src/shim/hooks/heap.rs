@@ -5,7 +5,7 @@ use crate::real::{REAL, address, is_bootstrap};
 use crate::record::event;
 use crate::stack::Stack;
 use crate::unwind::Caller;
-use crate::{bootstrap, clock, log, thread};
+use crate::{bootstrap, clock, leaks, log, settings, thread};
 use core::ffi::{c_int, c_void};
 use core::mem::transmute;
 use memspy_log::{Line, Op, Tag, tag};
@@ -47,16 +47,35 @@ fn put_result(line: &mut Line, ptr: usize, errno: i32) {
 }
 
 impl Allocation {
-    /// Writes the call and what it did underneath. `put` writes the arguments.
+    /// Notes the call. `asked`: bytes in all; `put` writes the arguments.
     #[inline(always)]
     fn done(
+        &self,
+        call: &Call,
+        (ptr, asked): (usize, usize),
+        failure: i32,
+        caller: &Caller,
+        put: impl Fn(&mut Line),
+    ) {
+        let mut stack = Stack::NONE;
+        if settings::events() {
+            stack = self.write(call, ptr, failure, caller, put);
+        }
+        if settings::leaks() {
+            leaks::allocated(ptr, asked, stack.or_of(caller));
+        }
+    }
+
+    /// Writes the call and what it did underneath.
+    #[inline(always)]
+    fn write(
         &self,
         call: &Call,
         ptr: usize,
         failure: i32,
         caller: &Caller,
         put: impl Fn(&mut Line),
-    ) {
+    ) -> Stack {
         let t = clock::after();
         call.leave((0, t), self.name, caller);
         let stack = Stack::of(caller);
@@ -73,13 +92,20 @@ impl Allocation {
             put_result(line, ptr, failure);
             stack.put(line);
         });
+        stack
     }
 
     /// The same for functions that answer NULL on failure.
     #[inline(always)]
-    fn answered(&self, call: &Call, ptr: Pointer, caller: &Caller, put: impl Fn(&mut Line)) {
+    fn answered(
+        &self,
+        call: &Call,
+        (ptr, asked): (Pointer, usize),
+        caller: &Caller,
+        put: impl Fn(&mut Line),
+    ) {
         let failure = if ptr.is_null() { errno() } else { 0 };
-        self.done(call, ptr as usize, failure, caller, put);
+        self.done(call, (ptr as usize, asked), failure, caller, put);
     }
 }
 
@@ -108,7 +134,7 @@ macro_rules! simple {
                 let real: unsafe extern "C" fn($(simple!(@usize $arg),)* usize) -> Pointer = transmute(real);
                 real($($arg,)* $size)
             };
-            allocation!($op).answered(&call, ptr, &caller, |line| {
+            allocation!($op).answered(&call, (ptr, $size), &caller, |line| {
                 $(line.num(log::$key, $arg as u64);)*
                 line.num(log::SIZE, $size as u64);
             });
@@ -149,7 +175,8 @@ pub(super) unsafe extern "C" fn calloc(
         let real: unsafe extern "C" fn(usize, usize) -> Pointer = transmute(real);
         real(count, size)
     };
-    allocation!(Calloc).answered(&call, ptr, &caller, |line| {
+    let asked = count.wrapping_mul(size);
+    allocation!(Calloc).answered(&call, (ptr, asked), &caller, |line| {
         line.num(log::COUNT, count as u64);
         line.num(log::SIZE, size as u64);
     });
@@ -185,7 +212,7 @@ pub(super) unsafe extern "C" fn posix_memalign(
     } else {
         0
     };
-    allocation!(PosixMemalign).done(&call, ptr, answer, &caller, |line| {
+    allocation!(PosixMemalign).done(&call, (ptr, size), answer, &caller, |line| {
         line.num(log::ALIGN, align as u64);
         line.num(log::SIZE, size as u64);
     });
@@ -198,6 +225,7 @@ struct Reallocation {
     old: usize,
     mapping: Option<(usize, usize)>,
     began: u64,
+    moving: leaks::Moving,
 }
 
 impl Reallocation {
@@ -205,21 +233,25 @@ impl Reallocation {
     /// `old` must be the caller's block, or 0.
     #[inline(always)]
     unsafe fn begin(old: usize) -> Reallocation {
-        let began = clock::before();
-        // SAFETY: the caller vouches for the block.
-        let mapping = unsafe { glibc::own_mapping(old) };
-        Reallocation {
+        let mut reallocation = Reallocation {
             call: Call::enter(),
             old,
-            mapping,
-            began,
+            mapping: None,
+            began: 0,
+            moving: leaks::moving(old),
+        };
+        if settings::events() {
+            reallocation.began = clock::before();
+            // SAFETY: the caller vouches for the block.
+            reallocation.mapping = unsafe { glibc::own_mapping(old) };
         }
+        reallocation
     }
 
-    /// Writes the call and what it did underneath. `asked`: bytes in all, 0 on a request that frees.
+    /// Notes the call. `asked`: bytes in all, 0 on a request that frees; `put` writes the arguments.
     #[inline(always)]
     fn done(
-        &self,
+        self,
         allocation: &Allocation,
         ptr: usize,
         asked: usize,
@@ -227,6 +259,29 @@ impl Reallocation {
         put: impl Fn(&mut Line),
     ) {
         let failure = if ptr == 0 && asked != 0 { errno() } else { 0 };
+        let mut stack = Stack::NONE;
+        if settings::events() {
+            stack = self.write(allocation, ptr, failure, caller, put);
+        }
+        if settings::leaks() {
+            if failure == 0 {
+                leaks::reallocated(self.moving, ptr, asked, stack.or_of(caller));
+            } else {
+                leaks::kept(self.moving);
+            }
+        }
+    }
+
+    /// Writes the call and what it did underneath.
+    #[inline(always)]
+    fn write(
+        &self,
+        allocation: &Allocation,
+        ptr: usize,
+        failure: i32,
+        caller: &Caller,
+        put: impl Fn(&mut Line),
+    ) -> Stack {
         let (t, until) = (self.began, clock::after());
         self.call.leave((t, until), allocation.name, caller);
         let stack = Stack::of(caller);
@@ -245,6 +300,7 @@ impl Reallocation {
             put_result(line, ptr, failure);
             stack.put(line);
         });
+        stack
     }
 
     #[cold]
@@ -394,20 +450,26 @@ macro_rules! release {
             }
             // SAFETY: the entry passes the registers of the caller.
             let caller = unsafe { Caller::at(sp, bp) };
-            let stack = Stack::of_release(&caller);
-            let t = clock::before();
-            event(const { &tag(Op::$op) }, t, t, |line| {
-                line.num(log::T, t);
-                line.addr(log::PTR, ptr as usize);
-                $(line.num(log::$key, $arg as u64);)*
-                stack.put(line);
-            });
-            // SAFETY: the block is the caller's until the call below.
-            unsafe {
-                if let Some(mapping) = glibc::own_mapping(ptr as usize) {
-                    glibc::unmapped(mapping, t, Op::$op.name(), stack);
+            let mut t = 0;
+            if settings::events() {
+                let stack = Stack::of_release(&caller);
+                t = clock::before();
+                event(const { &tag(Op::$op) }, t, t, |line| {
+                    line.num(log::T, t);
+                    line.addr(log::PTR, ptr as usize);
+                    $(line.num(log::$key, $arg as u64);)*
+                    stack.put(line);
+                });
+                // SAFETY: the block is the caller's until the call below.
+                unsafe {
+                    if let Some(mapping) = glibc::own_mapping(ptr as usize) {
+                        glibc::unmapped(mapping, t, Op::$op.name(), stack);
+                    }
+                    glibc::look_at_arena(ptr as usize, t, Op::$op.name());
                 }
-                glibc::look_at_arena(ptr as usize, t, Op::$op.name());
+            }
+            if settings::leaks() {
+                leaks::freed(ptr as usize);
             }
             let call = Call::enter();
             // SAFETY: the address is the real function's, whose type this is.
@@ -415,7 +477,9 @@ macro_rules! release {
                 let real: unsafe extern "C" fn(Pointer $(, release!(@usize $arg))*) = transmute(real);
                 real(ptr $(, $arg)*);
             }
-            call.leave((t, 0), Op::$op.name(), &caller);
+            if settings::events() {
+                call.leave((t, 0), Op::$op.name(), &caller);
+            }
         }
     };
     (@usize $arg:ident) => { usize };

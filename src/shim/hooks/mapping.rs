@@ -4,7 +4,7 @@ use crate::real::{REAL, address};
 use crate::record::event;
 use crate::stack::Stack;
 use crate::unwind::Caller;
-use crate::{clock, glibc, log, unwind};
+use crate::{clock, glibc, leaks, log, settings, unwind};
 use core::ffi::{c_int, c_void};
 use core::mem::transmute;
 use core::sync::atomic::AtomicUsize;
@@ -83,6 +83,9 @@ unsafe fn map(place: &AtomicUsize, call: &Mmap, caller: &Caller) -> Pointer {
         }
         stack.put(line);
     });
+    if settings::leaks() && errno == 0 {
+        leaks::mapped(addr as usize, call.size, fixed, stack);
+    }
     addr
 }
 
@@ -142,6 +145,9 @@ pub(super) unsafe extern "C" fn munmap(
     // SAFETY: the entry passes the registers of the caller.
     let caller = unsafe { Caller::at(sp, bp) };
     let t = clock::before();
+    if settings::leaks() {
+        leaks::unmapped(addr as usize, size);
+    }
     // SAFETY: the address is the real function's, whose type this is.
     let answer = unsafe {
         let real: unsafe extern "C" fn(Pointer, usize) -> c_int = transmute(address(&REAL.munmap));
@@ -210,6 +216,11 @@ pub(super) unsafe extern "C" fn mremap(
         }
         stack.put(line);
     });
+    if settings::leaks() && errno == 0 {
+        leaks::unmapped(old as usize, old_size);
+        let fixed = flags & libc::MREMAP_FIXED != 0;
+        leaks::mapped(addr as usize, size, fixed, stack);
+    }
     addr
 }
 

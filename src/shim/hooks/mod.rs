@@ -3,7 +3,8 @@
 //! An entry is a few instructions: it hands the stack pointer and the frame pointer of the caller to a body and jumps,
 //! so that the shim's own frames never appear in a stack. `entry N` is a function of N arguments in registers;
 //! `entry_on_stack` has too many to add two; `forward` looks at the call and jumps on to the real function with all
-//! arguments as they were, variadic ones included.
+//! arguments as they were, variadic ones included; `last` does the same for calls after which the image may be gone, and
+//! hands its body the registers that a callee keeps.
 
 mod heap;
 mod mapping;
@@ -29,6 +30,44 @@ macro_rules! entry {
             "add rsp, 24",
             ".cfi_adjust_cfa_offset -24",
             "ret",
+            ".cfi_endproc",
+            sym $body
+        )
+    };
+    (last, $body:path) => {
+        naked_asm!(
+            ".cfi_startproc",
+            "push rdi",
+            "push rsi",
+            "push rdx",
+            "push rcx",
+            "push r8",
+            "push r9",
+            "push rax",
+            // A `leaks::Registers`, from its last field to its first.
+            "push r15",
+            "push r14",
+            "push r13",
+            "push r12",
+            "push rbx",
+            "push rbp",
+            "lea rax, [rsp + 104]",
+            "push rax",
+            "mov rdi, rsp",
+            "sub rsp, 8",
+            ".cfi_adjust_cfa_offset 120",
+            "call {}",
+            "mov r11, rax",
+            "add rsp, 64",
+            "pop rax",
+            "pop r9",
+            "pop r8",
+            "pop rcx",
+            "pop rdx",
+            "pop rsi",
+            "pop rdi",
+            ".cfi_adjust_cfa_offset -120",
+            "jmp r11",
             ".cfi_endproc",
             sym $body
         )
@@ -97,18 +136,18 @@ hooks! {
     mprotect (3) mapping::mprotect;
     brk (1) mapping::brk;
     sbrk (1) mapping::sbrk;
-    _exit (forward) process::before_exit;
-    _Exit (forward) process::before_exit_c99;
-    quick_exit (forward) process::before_quick_exit;
-    execve (forward) process::before_execve;
-    execv (forward) process::before_execv;
-    execvp (forward) process::before_execvp;
-    execvpe (forward) process::before_execvpe;
-    execl (forward) process::before_execl;
-    execlp (forward) process::before_execlp;
-    execle (forward) process::before_execle;
-    fexecve (forward) process::before_fexecve;
-    execveat (forward) process::before_execveat;
+    _exit (last) process::before_exit;
+    _Exit (last) process::before_exit_c99;
+    quick_exit (last) process::before_quick_exit;
+    execve (last) process::before_execve;
+    execv (last) process::before_execv;
+    execvp (last) process::before_execvp;
+    execvpe (last) process::before_execvpe;
+    execl (last) process::before_execl;
+    execlp (last) process::before_execlp;
+    execle (last) process::before_execle;
+    fexecve (last) process::before_fexecve;
+    execveat (last) process::before_execveat;
     prctl (forward) process::before_prctl;
     syscall (forward) process::before_syscall;
     dlclose (1) process::dlclose;

@@ -4,17 +4,18 @@
 //! they came. In a vfork child they change nothing: it works in its parent's memory.
 
 use crate::close_out::{close_out, close_out_for_exec, sandbox};
+use crate::leaks::{Caller, Registers};
 use crate::real::{REAL, address};
 use crate::{modules, stack};
 use core::ffi::{c_int, c_void};
 use core::mem::transmute;
 
 macro_rules! before {
-    ($($name:ident $real:ident $action:expr;)*) => {
+    ($($name:ident $real:ident $end:ident($how:literal);)*) => {
         $(
             #[doc = concat!("What comes before the real `", stringify!($real), "`; answers its address.")]
-            pub(super) extern "C" fn $name() -> usize {
-                $action;
+            pub(super) extern "C" fn $name(registers: &Registers) -> usize {
+                $end($how, Caller::Hook(*registers));
                 present(address(&REAL.$real))
             }
         )*

@@ -28,21 +28,24 @@ mod maps;
 mod mark;
 mod ranges;
 mod registers;
+mod report;
 mod roots;
 
 mod stacks;
 mod table;
 mod threads;
 
-pub(crate) use copy::Gap;
-pub(crate) use group::Group;
 pub(crate) use registers::Caller;
+#[cfg(not(test))]
+pub(crate) use registers::Registers;
+pub(crate) use report::write;
 pub(crate) use table::Moving;
 
-use crate::memory;
-use crate::sys;
-use copy::{Findings, Task};
+use crate::stack::Stack;
+use crate::{memory, settings, sys, thread};
+use copy::{Findings, Gap, Task};
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::*};
+use group::Group;
 use mappings::Mappings;
 use table::{Entry, LAST_GENERATION, Table};
 
@@ -67,28 +70,41 @@ fn entry(size: usize, stack: u32) -> Entry {
     }
 }
 
+/// A forked child that has not begun its image yet begins it.
+#[inline(always)]
+fn notice_fork() {
+    let _ = thread::slot();
+}
+
 /// Notes a block that an allocating call answered, after that call. NULL is nothing.
 #[inline]
-pub(crate) fn insert(block: usize, size: usize, stack: u32) {
-    BLOCKS.insert(block, entry(size, stack));
+pub(crate) fn allocated(block: usize, size: usize, stack: Stack) {
+    notice_fork();
+    BLOCKS.insert(block, entry(size, stack.number()));
 }
 
 /// Forgets a block, before the call that frees it.
 #[inline]
-pub(crate) fn remove(block: usize) {
+pub(crate) fn freed(block: usize) {
+    notice_fork();
     BLOCKS.remove(block);
 }
 
-/// Says that a block is about to go through realloc. Followed by [`moved`] or [`kept`].
+/// Says that a block is about to go through realloc. Followed by [`reallocated`] or [`kept`]. Without leak mode
+/// nothing is said.
 #[inline]
 pub(crate) fn moving(block: usize) -> Moving {
+    if !settings::leaks() {
+        return Moving::default();
+    }
+    notice_fork();
     BLOCKS.moving(block)
 }
 
 /// The realloc went well and answered `block`; NULL when it only freed.
 #[inline]
-pub(crate) fn moved(moving: Moving, block: usize, size: usize, stack: u32) {
-    BLOCKS.moved(moving, block, entry(size, stack));
+pub(crate) fn reallocated(moving: Moving, block: usize, size: usize, stack: Stack) {
+    BLOCKS.moved(moving, block, entry(size, stack.number()));
 }
 
 /// The realloc failed: the block is what it was.
@@ -98,12 +114,18 @@ pub(crate) fn kept(moving: Moving) {
 }
 
 /// Notes a mapping that the program made, after the call. `fixed`: it chose the place (MAP_FIXED, MREMAP_FIXED).
-pub(crate) fn mapped(from: usize, len: usize, fixed: bool, stack: u32) {
-    mappings::insert(&MAPPINGS, from, len, fixed, entry(len, stack));
+pub(crate) fn mapped(from: usize, len: usize, fixed: bool, stack: Stack) {
+    notice_fork();
+    mappings::insert(&MAPPINGS, from, len, fixed, entry(len, stack.number()));
 }
 
-/// Forgets a range that the program is about to unmap (or, for mremap, has moved away from).
+/// Forgets a range that the program is about to unmap (or, for mremap, has moved away from). A call that will fail is
+/// none.
 pub(crate) fn unmapped(from: usize, len: usize) {
+    if len == 0 || !from.is_multiple_of(4096) {
+        return;
+    }
+    notice_fork();
     mappings::remove(&MAPPINGS, from, len);
 }
 
@@ -119,23 +141,56 @@ pub(crate) fn mark() -> u32 {
 pub(crate) fn forked() {
     OWN_FROM.store(mark(), Relaxed);
     CHECKING.store(false, Relaxed);
+    report::restart();
+}
+
+/// Has the image judged and closed after all other exit handlers: glibc calls them from the last to the first, and the
+/// destructors of all libraries by one that it registers after the preloaded libraries' constructors.
+#[cfg(not(test))]
+pub(crate) fn register_at_exit() {
+    unsafe extern "C" {
+        fn on_exit(
+            handler: unsafe extern "C" fn(core::ffi::c_int, *mut core::ffi::c_void),
+            argument: *mut core::ffi::c_void,
+        ) -> core::ffi::c_int;
+    }
+    // SAFETY: the handler is a function of that type, of a library that is never unloaded.
+    unsafe { on_exit(at_exit, core::ptr::null_mut()) };
+}
+
+/// The handler: only notes where the stack stands.
+#[cfg(not(test))]
+#[unsafe(naked)]
+unsafe extern "C" fn at_exit(_status: core::ffi::c_int, _argument: *mut core::ffi::c_void) {
+    core::arch::naked_asm!(
+        ".cfi_startproc",
+        "mov rdi, rsp",
+        "jmp {}",
+        ".cfi_endproc",
+        sym end
+    )
+}
+
+#[cfg(not(test))]
+extern "C" fn end(sp: u64) {
+    crate::close_out::close_out("exit", Caller::ExitHandler(sp));
 }
 
 /// The result of a check as a whole.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Check {
-    pub(crate) groups: usize,
-    pub(crate) live_blocks: u64,
+struct Check {
+    groups: usize,
+    live_blocks: u64,
     /// Bytes asked for.
-    pub(crate) live_bytes: u64,
+    live_bytes: u64,
     /// [`Gap::None`]: the verdict is the whole truth, but for the limits above.
-    pub(crate) gap: Gap,
+    gap: Gap,
     /// How long the threads stood still, in nanoseconds.
-    pub(crate) pause_ns: u64,
+    pause_ns: u64,
 }
 
 /// Who takes the result of a check.
-pub(crate) trait Report {
+trait Report {
     /// First the whole.
     fn check(&mut self, check: &Check);
     /// Then each group.
@@ -146,7 +201,7 @@ pub(crate) trait Report {
 ///
 /// The other threads stand still while the copy is made, the caller until the result is there. No allocation, no
 /// libc; all signals of the calling thread are blocked meanwhile.
-pub(crate) fn check(caller: Caller, report: &mut dyn Report) -> bool {
+fn check(caller: Caller, report: &mut dyn Report) -> bool {
     if CHECKING.swap(true, Acquire) {
         return false;
     }
@@ -279,10 +334,11 @@ mod tests {
         static HELD: AtomicUsize = AtomicUsize::new(0);
         let held = Box::leak(Box::new([7u64; 20]));
         HELD.store(held.as_ptr() as usize, SeqCst);
-        super::insert(held.as_ptr() as usize, 160, 101);
+        super::BLOCKS.insert(held.as_ptr() as usize, super::entry(160, 101));
         // An address at which nothing is, and which is nowhere written down in memory.
-        super::insert(super::tests::hidden(), 64, 102);
-        super::mapped(0x1234_5000, 8192, false, 103);
+        super::BLOCKS.insert(hidden(), super::entry(64, 102));
+        let mapping = super::entry(8192, 103);
+        super::mappings::insert(&super::MAPPINGS, 0x1234_5000, 8192, false, mapping);
 
         let mut seen = Seen::default();
         let sp = &raw const seen as u64 & !7;

@@ -25,6 +25,8 @@ pub(crate) enum Caller {
     /// A handler registered by on_exit, whose stack pointer this was at its entry. The frames of exit lie between it
     /// and the program; the registers that exit's caller had are among their words.
     ExitHandler(u64),
+    /// No check is made.
+    Unknown,
 }
 
 /// Words that a function saves at its start: rbx, rbp, r12 to r15.
@@ -46,6 +48,7 @@ pub(super) fn of_caller(maps: &Maps, caller: &Caller, mut visit: impl FnMut(u64)
             }
             registers.rsp as usize + 8
         }
+        Caller::Unknown => 0,
         Caller::ExitHandler(entry) => {
             let entry = *entry as usize;
             let Some((saved, sp)) = exits_caller(maps, entry) else {

@@ -56,7 +56,8 @@ pub(crate) struct Entry {
 
 /// A block whose realloc is under way: neither gone nor certain. Given back to [`Table::moved`] or [`Table::kept`].
 #[must_use]
-pub(crate) struct Moving(Option<&'static Node>);
+#[derive(Default)]
+pub(crate) struct Moving(Option<(&'static Node, u64)>);
 
 /// A table of things that have an address, a size and a stack.
 ///
@@ -323,17 +324,18 @@ impl<const SHIFT: u32> Table<SHIFT> {
     #[inline]
     pub(crate) fn moving(&self, address: usize) -> Moving {
         Moving(self.find(address).map(|(node, word)| {
-            node.word.store(word & !STATE_MASK | BUSY, Relaxed);
-            node
+            let busy = word & !STATE_MASK | BUSY;
+            node.word.store(busy, Relaxed);
+            (node, busy)
         }))
     }
 
     /// The realloc failed: the block stays what it was.
     #[inline]
     pub(crate) fn kept(&self, moving: Moving) {
-        if let Some(node) = moving.0 {
-            let word = node.word.load(Relaxed);
-            node.word.store(word & !STATE_MASK | LIVE, Release);
+        if let Some((node, busy)) = moving.0 {
+            let live = busy & !STATE_MASK | LIVE;
+            let _ = node.word.compare_exchange(busy, live, Release, Relaxed);
         }
     }
 
@@ -341,8 +343,9 @@ impl<const SHIFT: u32> Table<SHIFT> {
     #[inline]
     pub(crate) fn moved(&self, moving: Moving, address: usize, entry: Entry) {
         self.insert(address, entry);
-        if let Some(node) = moving.0 {
-            node.word.store(0, Release);
+        // A realloc inside this one (a reallocarray's) may have settled it already.
+        if let Some((node, busy)) = moving.0 {
+            let _ = node.word.compare_exchange(busy, 0, Release, Relaxed);
         }
     }
 
