@@ -110,7 +110,8 @@ impl CallTree {
         })
     }
 
-    fn module(&mut self, module: &Module) -> usize {
+    /// Puts a module into the list if it is not there, and answers its index.
+    pub fn module(&mut self, module: &Module) -> usize {
         let key = (module.path.clone(), module.build_id.clone());
         *self.known_modules.entry(key).or_insert_with(|| {
             self.modules.push(module.clone());

@@ -99,6 +99,10 @@ impl Sites {
     /// Adds what was tallied while a log was replayed to its end with this memory.
     pub fn take(&mut self, tally: Tally, memory: &Memory) {
         let mut done = Translation::default();
+        if let Some(program) = memory.modules.get(1) {
+            // First, because readers of profiles take the first module for the program.
+            self.tree.module(program);
+        }
         for (key, figures) in tally.finish() {
             let (stack, call) = match key {
                 Key::Stack(id, call) => match self.tree.add(memory, &mut done, id) {

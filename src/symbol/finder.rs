@@ -192,7 +192,8 @@ impl Search<'_> {
         link: &mut Option<Link>,
     ) {
         if strict {
-            files.debug = None;
+            let debug = files.debug.take();
+            files.symbols = files.symbols.or(debug);
         }
         let patience = self.finder.patience;
         let options = self.finder.options.clone();

@@ -16,6 +16,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod debug_link;
 mod debuginfod;
 mod demangle;
 mod finder;

@@ -2,11 +2,9 @@
 //!
 //! The build id in the log decides: a file with another one is never used, whatever its path. Tried
 //! in turn: the module itself if it carries debug information; a debug file under a `.build-id`
-//! directory; `debuginfod-find`. A debug link inside the module is followed when it is opened.
+//! directory; the module's debug link; `debuginfod-find`.
 
-use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
@@ -14,6 +12,7 @@ use object::elf::{self, FileHeader32, FileHeader64};
 use object::read::elf::{FileHeader, ProgramHeader, SectionHeader};
 use object::{Endianness, FileKind, ReadCache, ReadRef, SectionIndex};
 
+use crate::debug_link::DebugLink;
 use crate::wire::{FilePath, Files};
 use crate::{Module, Options, Problem, debuginfod};
 
@@ -22,91 +21,78 @@ pub(crate) fn locate(module: &Module, options: &Options) -> (Files, Option<Probl
     if module.path.as_os_str().as_encoded_bytes().starts_with(b"[") {
         return (Files::default(), Some(Problem::NoFile));
     }
-    let own_path = options.in_sysroot(&module.path);
-    let own = Contents::read(&own_path).and_then(|own| own.check(module).map(|()| own));
-    let separate = || debug_file(module.build_id.as_deref()?, options).map(FilePath);
-    let own_file = Some(FilePath(own_path.clone()));
-    match own {
-        Ok(Contents { debug: true, .. }) => (
-            Files {
-                debug: own_file.clone(),
-                symbols: own_file,
-            },
-            None,
-        ),
-        Ok(own) => match separate() {
-            Some(debug) => (
-                Files {
-                    debug: Some(debug),
-                    symbols: own_file,
-                },
-                None,
-            ),
-            None => {
-                let linked = own
-                    .debug_link
-                    .is_some_and(|link| is_there(&link, &own_path, options));
-                let stripped = (!own.symbols && !linked).then_some(Problem::Stripped);
-                (
-                    Files {
-                        debug: own_file.clone(),
-                        symbols: own_file,
-                    },
-                    stripped,
-                )
-            }
-        },
-        Err(problem) => match separate() {
-            Some(debug) => (
-                Files {
-                    debug: Some(debug.clone()),
-                    symbols: Some(debug),
-                },
-                None,
-            ),
+    let path = options.in_sysroot(&module.path);
+    match Contents::read(&path).and_then(|own| own.check(module).map(|()| own)) {
+        Ok(own) if own.debug => (files(Some(path.clone()), Some(path)), None),
+        Ok(own) => {
+            let (debug, problem) = separate(module, &own, &path, options);
+            (files(debug, Some(path)), problem)
+        }
+        Err(problem) => match by_build_id(module, options) {
+            Some(debug) => (files(Some(debug), None), None),
             None => (Files::default(), Some(problem)),
         },
     }
 }
 
-/// The debug file for a build id, from the debug directories or by debuginfod.
-fn debug_file(build_id: &str, options: &Options) -> Option<PathBuf> {
+fn files(debug: Option<PathBuf>, symbols: Option<PathBuf>) -> Files {
+    Files {
+        debug: debug.map(FilePath),
+        symbols: symbols.map(FilePath),
+    }
+}
+
+/// The debug file of a module that has no debug information itself, or why there is none.
+fn separate(
+    module: &Module,
+    own: &Contents,
+    path: &Path,
+    options: &Options,
+) -> (Option<PathBuf>, Option<Problem>) {
+    if let Some(debug) = local_by_build_id(module, options) {
+        return (Some(debug), None);
+    }
+    let linked = own
+        .debug_link
+        .as_ref()
+        .and_then(|link| link.follow(path, options));
+    if let Some(Ok(debug)) = linked {
+        return (Some(debug), None);
+    }
+    match (remote_by_build_id(module, options), linked) {
+        (Some(debug), _) => (Some(debug), None),
+        (None, Some(Err(why))) => (None, Some(Problem::BadDebug(why))),
+        (None, _) => (None, (!own.symbols).then_some(Problem::Stripped)),
+    }
+}
+
+fn by_build_id(module: &Module, options: &Options) -> Option<PathBuf> {
+    local_by_build_id(module, options).or_else(|| remote_by_build_id(module, options))
+}
+
+/// The debug file for the module's build id in a debug directory.
+fn local_by_build_id(module: &Module, options: &Options) -> Option<PathBuf> {
+    let build_id = module.build_id.as_deref()?;
     let hex = build_id.bytes().all(|byte| byte.is_ascii_hexdigit());
     let (head, rest) = build_id
         .split_at_checked(2)
         .filter(|(_, rest)| hex && !rest.is_empty())?;
     let name = format!(".build-id/{head}/{rest}.debug");
-    let is_it = |path: &PathBuf| {
-        Contents::read(path).is_ok_and(|it| it.build_id.as_deref() == Some(build_id))
-    };
-    let mut local = options
+    let mut paths = options
         .all_debug_dirs()
         .into_iter()
         .map(|dir| dir.join(&name));
-    local.find(is_it).or_else(|| {
-        let asked = options
-            .debuginfod
-            .then(|| debuginfod::debug_file(build_id))?;
-        asked.filter(is_it)
-    })
+    paths.find(|path| has_build_id(path, build_id))
 }
 
-/// Whether a file lies where the debug link of `own` may lead: beside it, in `.debug` beside it, or
-/// in a debug directory under the same path. Whether it is the right one, its checksum tells later.
-fn is_there(link: &Path, own: &Path, options: &Options) -> bool {
-    let own = own.canonicalize().unwrap_or_else(|_| own.to_path_buf());
-    let Some(dir) = own.parent() else {
-        return false;
-    };
-    let below = dir.strip_prefix("/").unwrap_or(dir);
-    let elsewhere = options
-        .all_debug_dirs()
-        .into_iter()
-        .map(|debug| debug.join(below).join(link));
-    let mut places = [dir.join(link), dir.join(".debug").join(link)]
-        .into_iter()
-        .chain(elsewhere);
-    places.any(|path| path != own && path.is_file())
+/// The debug file for the module's build id from a debuginfod server.
+fn remote_by_build_id(module: &Module, options: &Options) -> Option<PathBuf> {
+    let build_id = module.build_id.as_deref().filter(|_| options.debuginfod)?;
+    debuginfod::debug_file(build_id).filter(|path| has_build_id(path, build_id))
+}
+
+fn has_build_id(path: &Path, build_id: &str) -> bool {
+    Contents::read(path).is_ok_and(|file| file.build_id.as_deref() == Some(build_id))
 }
 
 /// What an ELF file holds that matters here.
@@ -114,8 +100,7 @@ struct Contents {
     build_id: Option<String>,
     debug: bool,
     symbols: bool,
-    /// The file name that its debug link has.
-    debug_link: Option<PathBuf>,
+    debug_link: Option<DebugLink>,
     changed_unix_ns: Option<u64>,
 }
 
@@ -164,8 +149,7 @@ impl Contents {
             debug_link: sections
                 .section_by_name(endian, b".gnu_debuglink")
                 .and_then(|(_, section)| section.data(endian, data).ok())
-                .and_then(|link| link.split(|&byte| byte == 0).next())
-                .map(|name| PathBuf::from(OsStr::from_bytes(name))),
+                .and_then(|section| DebugLink::parse(section, endian)),
             changed_unix_ns: None,
         })
     }

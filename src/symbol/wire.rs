@@ -33,12 +33,12 @@ pub(crate) enum Answer {
     Frames(Vec<Frame>),
 }
 
-/// The files that have a module's names, best first. Both may be missing.
+/// The files that have a module's names. Either may be missing, they may be the same.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Files {
-    /// The file whose debug information is read: the module itself or its debug file.
+    /// The file with the debug information: the module itself or its debug file.
     pub debug: Option<FilePath>,
-    /// The file whose symbol table is read where the debug information knows nothing.
+    /// The module itself, for its symbol table.
     pub symbols: Option<FilePath>,
 }
 

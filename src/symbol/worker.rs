@@ -89,20 +89,44 @@ impl Reader {
 
     /// The frames at an address of the file, innermost first; empty when nothing is known of it.
     fn frames(&self, files: &Files, debug: bool, address: u64) -> Vec<Frame> {
-        let by_debug = files
-            .debug
-            .as_ref()
-            .filter(|_| debug)
-            .map(|file| elf(&file.0, true));
-        let by_symbols = files.symbols.as_ref().map(|file| elf(&file.0, false));
-        for source in [by_debug, by_symbols].into_iter().flatten() {
-            let found = self.0.symbolize_single(&source, Input::VirtOffset(address));
-            if let Ok(Symbolized::Sym(sym)) = found {
-                return frames_of(&sym);
+        let by_debug = files.debug.as_ref().filter(|_| debug);
+        let by_debug = by_debug.and_then(|file| self.symbol(&elf(&file.0, true), address));
+        // A debug file has a symbol table of its own, fuller than that of the stripped module.
+        let by_symbols = || {
+            let mut tables = [&files.debug, &files.symbols].into_iter().flatten();
+            tables.find_map(|file| self.symbol(&elf(&file.0, false), address))
+        };
+        match by_debug {
+            Some(sym) if is_mangled(&sym.name) => frames_of(&sym),
+            Some(mut sym) => {
+                // The debug information of a static C++ function has its bare name only; the symbol
+                // table tells overloads apart.
+                if let Some(full) = by_symbols().filter(|full| is_full_name(&full.name, &sym.name))
+                {
+                    sym.name = full.name;
+                }
+                frames_of(&sym)
             }
+            None => by_symbols().map_or_else(Vec::new, |sym| frames_of(&sym)),
         }
-        Vec::new()
     }
+
+    fn symbol(&self, source: &Source<'_>, address: u64) -> Option<Sym<'_>> {
+        match self.0.symbolize_single(source, Input::VirtOffset(address)) {
+            Ok(Symbolized::Sym(sym)) => Some(sym),
+            Ok(Symbolized::Unknown(_)) | Err(_) => None,
+        }
+    }
+}
+
+/// Whether a linker's name carries more than the function's own.
+fn is_mangled(name: &str) -> bool {
+    name.starts_with("_Z") || name.starts_with("_R")
+}
+
+/// Whether `full` is the mangled form of a function called `name`.
+fn is_full_name(full: &str, name: &str) -> bool {
+    is_mangled(full) && (name.is_empty() || full.contains(name))
 }
 
 fn elf(path: &Path, debug_syms: bool) -> Source<'static> {

@@ -13,7 +13,11 @@ mod check;
 mod cli;
 /// `memspy doctor`: what can be recorded, and why not.
 mod doctor;
+/// Names in reports: files, builds, debug information near and far, and what can be wrong with them.
+mod names;
 /// `memspy run`: launching, environment, signals, exit status, place of the logs.
 mod run;
 /// What libmemspy.so exports and needs; that nobody else defines a hook.
 mod symbols;
+/// `memspy sites`, `flamegraph` and `export`: figures held against other readers of the same files.
+mod sites;

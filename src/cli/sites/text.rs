@@ -132,7 +132,7 @@ fn details(report: &Report, it: &Figures, sites: Option<u64>) -> String {
         details.push(format!(
             "{} {}",
             count(sites),
-            if sites == 1 { "stack" } else { "stacks" }
+            if sites == 1 { "site" } else { "sites" }
         ));
     }
     details.join(", ")

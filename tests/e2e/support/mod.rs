@@ -4,11 +4,13 @@
 
 mod finished;
 mod log;
+mod own_stacks;
 mod program;
 mod test_dir;
 
 pub(crate) use finished::{Finished, finish, finish_with_input};
 pub(crate) use log::{Log, address};
+pub(crate) use own_stacks::{OwnStacks, build_id};
 pub(crate) use program::{compile, compile_with};
 pub(crate) use test_dir::TestDir;
 
