@@ -17,7 +17,7 @@ mod doctor;
 mod names;
 /// `memspy run`: launching, environment, signals, exit status, place of the logs.
 mod run;
-/// What libmemspy.so exports and needs; that nobody else defines a hook.
-mod symbols;
 /// `memspy sites`, `flamegraph` and `export`: figures held against other readers of the same files.
 mod sites;
+/// What libmemspy.so exports and needs; that nobody else defines a hook.
+mod symbols;
