@@ -5,7 +5,9 @@ use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};
 
-use crate::support::{Finished, TestDir, clean, finish, finish_with_input, memspy, repository};
+use crate::support::{
+    Finished, Log, TestDir, clean, finish, finish_with_input, memspy, preloaded, repository,
+};
 
 /// `memspy run -q -o DIR -- …` with the directory inside `dir`.
 fn run(dir: &TestDir) -> Command {
@@ -341,4 +343,208 @@ fn a_job_stops_continues_and_is_interrupted_from_the_terminal() {
         "stopped\ncontinued\nstatus 44\n",
         "{driven}"
     );
+}
+
+#[test]
+fn without_an_option_the_logs_go_to_a_directory_named_after_the_program() {
+    let dir = TestDir::new();
+    let ran = finish(
+        memspy()
+            .current_dir(dir.path())
+            .args(["run", "--", "/bin/cat", "/dev/null"]),
+    );
+    ran.success();
+    let names = dir.names();
+    let [name] = names.as_slice() else {
+        panic!("one directory, not {names:?}")
+    };
+    assert!(
+        name.starts_with("memspy.cat.") && name.ends_with(".d"),
+        "{name}"
+    );
+    let log = Log::of_program(&dir.join(name), "cat");
+    let file = log
+        .path
+        .file_name()
+        .expect("a log has a name")
+        .to_string_lossy()
+        .into_owned();
+    assert_eq!(file, format!("memspy.cat.{}.jsonl", log.start()["pid"]));
+    assert_eq!(log.end()["how"], "exit");
+}
+
+#[test]
+fn memspy_says_on_stderr_how_the_program_ended_and_where_the_log_is() {
+    let dir = TestDir::new();
+    let run =
+        |arguments: &[&str]| finish(memspy().current_dir(dir.path()).arg("run").args(arguments));
+    let ran = run(&["-o", "some logs", "--", "sh", "-c", "exit 3"]).code(3);
+    assert!(
+        ran.stderr().contains("exit status 3") && ran.stderr().contains("some logs"),
+        "{ran}"
+    );
+    assert_eq!(ran.stdout(), "");
+    let ran = run(&["-o", "killed", "--", "sh", "-c", "kill -9 $$"]).killed_by(libc::SIGKILL);
+    assert!(ran.stderr().contains("killed by signal 9"), "{ran}");
+    let quiet = run(&["-q", "-o", "quiet", "--", "true"]).success();
+    assert_eq!(quiet.stderr(), "");
+}
+
+#[test]
+fn a_directory_with_any_name_collects_the_logs() {
+    let dir = TestDir::new();
+    for name in ["with blank", "a:b", "100%p %e%%", "ü\u{1b}[1m", "deep/er"] {
+        finish(
+            memspy()
+                .current_dir(dir.path())
+                .args(["run", "-q", "-o", name, "--", "true"]),
+        )
+        .success();
+        assert_eq!(Log::all_in(&dir.join(name)).len(), 1, "{name}");
+    }
+}
+
+#[test]
+fn every_process_of_the_tree_has_a_log_that_names_its_parent() {
+    let dir = TestDir::new();
+    shell(
+        &dir,
+        "cd /; ls >/dev/null; /bin/cat /dev/null | wc -c; true",
+    )
+    .success();
+    let logs = dir.join("logs");
+    let pid = |program: &str| Log::of_program(&logs, program).start()["ppid"].clone();
+    let all = Log::all_in(&logs);
+    let is_shell = |log: &&Log| {
+        log.start()["exe"]
+            .as_str()
+            .is_some_and(|exe| exe.ends_with("sh"))
+    };
+    // Each child of the shell began as a copy of it; only the first one has no parent in the log.
+    let root = all
+        .iter()
+        .filter(is_shell)
+        .find(|log| log.start().get("parent").is_none());
+    let root = root.expect("the shell has a log");
+    for program in ["ls", "cat", "wc"] {
+        assert_eq!(pid(program), root.start()["pid"], "{program}");
+    }
+}
+
+#[test]
+fn no_follow_records_the_program_alone() {
+    let dir = TestDir::new();
+    let mut command = memspy();
+    command
+        .current_dir(dir.path())
+        .args(["run", "-q", "--no-follow", "-o", "logs", "--"]);
+    finish(command.args(["sh", "-c", "ls / >/dev/null; (exit 3); exec cat /dev/null"])).success();
+    let mut programs: Vec<String> = Log::all_in(&dir.join("logs"))
+        .iter()
+        .map(|log| {
+            log.start()["exe"]
+                .as_str()
+                .unwrap_or_default()
+                .rsplit('/')
+                .next()
+                .unwrap_or_default()
+                .to_owned()
+        })
+        .collect();
+    programs.sort();
+    assert_eq!(
+        programs.len(),
+        2,
+        "the shell and what it became: {programs:?}"
+    );
+    assert_eq!(programs[0], "cat");
+}
+
+#[test]
+fn a_program_that_becomes_a_static_one_is_named() {
+    let dir = TestDir::new();
+    let source = dir.write("hello.c", "int main(void) { return 5; }\n");
+    let program = dir.join("hello");
+    finish(
+        clean("cc")
+            .arg("-static")
+            .arg("-o")
+            .arg(&program)
+            .arg(&source),
+    )
+    .success();
+    let script = format!("exec {}", program.display());
+    let ran = shell(&dir, &script).code(5);
+    assert!(
+        ran.stderr().contains("went on from") && ran.stderr().contains("left no log"),
+        "{ran}"
+    );
+    let failed = shell(&dir, "exec /nonexistent 2>/dev/null").code(127);
+    assert!(!failed.stderr().contains("went on from"), "{failed}");
+}
+
+#[test]
+fn options_reach_the_recorder() {
+    let dir = TestDir::new();
+    let run = |name: &str, options: &[&str]| {
+        let mut command = memspy();
+        command
+            .current_dir(dir.path())
+            .args(["run", "-q", "-o", name])
+            .args(options);
+        finish(command.args(["--", "true"])).success();
+        Log::of_program(&dir.join(name), "true")
+    };
+    let plain = run("plain", &[]);
+    assert_eq!(plain.start()["mode"], "events");
+    assert!(plain.ops("map").count() > 0);
+    let stacks = run("stacks", &["--stacks", "off"]);
+    assert_eq!(stacks.start()["stacks"], "off");
+    assert_eq!(stacks.ops("stack").count(), 0);
+    assert_eq!(
+        run("maps", &["--maps", "off", "--buffer", "128K"])
+            .ops("map")
+            .count(),
+        0
+    );
+    let wrong = finish(memspy().args(["run", "--stacks", "sideways", "--", "true"])).code(125);
+    assert!(wrong.stderr().contains("sideways"), "{wrong}");
+}
+
+#[test]
+fn preloaded_by_hand_the_log_appears_here_and_nothing_else_does() {
+    let dir = TestDir::new();
+    dir.write("file", "some text\n");
+    let mut command = preloaded("cat", &dir);
+    let ran = finish(
+        command
+            .env_remove("MEMSPY_LOG")
+            .current_dir(dir.path())
+            .arg("file"),
+    )
+    .success();
+    assert_eq!((ran.stdout(), ran.stderr()), ("some text\n", ""));
+    let names = dir.names();
+    assert_eq!(names.len(), 2, "{names:?}");
+    assert!(
+        names[1].starts_with("memspy.cat.") && names[1].ends_with(".jsonl"),
+        "{names:?}"
+    );
+}
+
+#[test]
+fn a_setting_that_makes_no_sense_is_said_once_and_ignored() {
+    let dir = TestDir::new();
+    let ran = finish(
+        preloaded("cat", &dir)
+            .env("MEMSPY_STACKS", "sideways")
+            .arg("/dev/null"),
+    )
+    .success();
+    assert_eq!(ran.stderr().lines().count(), 1, "{ran}");
+    assert!(
+        ran.stderr().starts_with("memspy: ") && ran.stderr().contains("MEMSPY_STACKS=sideways"),
+        "{ran}"
+    );
+    assert_eq!(Log::only_in(&dir).start()["stacks"], "full");
 }
