@@ -3,7 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::{
-    check, completions, doctor, exit, export, flamegraph, man, run, shim_file, sites, symbol_worker,
+    check, completions, doctor, exit, export, flamegraph, leaks, man, run, shim_file, sites,
+    symbol_worker,
 };
 
 /// A flight recorder for the memory of any Linux process.
@@ -27,6 +28,7 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     Run(run::Args),
     Check(Box<check::Args>),
+    Leaks(leaks::Args),
     Sites(sites::Args),
     Flamegraph(flamegraph::Args),
     Export(export::Args),

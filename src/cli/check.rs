@@ -23,6 +23,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use memspy_analysis::verdict::suppression::{Date, generate};
 use memspy_analysis::verdict::{Baseline, Outcome, Policy, Verdict, judge};
 
+pub(crate) use names::frames;
 pub(crate) use options::Args;
 use output::write_file;
 use report::{Report, Sources};

@@ -12,6 +12,7 @@ mod exit;
 mod export;
 mod flamegraph;
 mod launch;
+mod leaks;
 mod log_dir;
 mod man;
 mod mount;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
     let default_code = args.command.error_code();
     let result = match args.command {
         Command::Run(args) => run::run(args),
+        Command::Leaks(args) => leaks::run(&args),
         Command::Check(args) => check::run(*args),
         Command::Sites(args) => sites::run(&args),
         Command::Flamegraph(args) => flamegraph::run(&args),

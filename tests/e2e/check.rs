@@ -365,8 +365,8 @@ fn bad_files_end_with_125_and_name_line_and_column() {
         (["--baseline", "b.json"], "b.json:2:9: not a baseline"),
         (["--baseline", "c.json"], "version 2"),
         (["--baseline", "missing.json"], "can't read the baseline"),
-        (["--max-peak", "64Mi"], "is not a size"),
-        (["--max-allocs", "many"], "is not a number"),
+        (["--max-peak", "64Mi"], "not a size"),
+        (["--max-allocs", "many"], "not a number"),
         (["--output", "sarif"], "expected FORMAT=FILE"),
         (["--source-root", "missing"], "can't use the source root"),
     ] {
@@ -577,4 +577,48 @@ fn a_program_that_is_not_there_or_can_not_run_ends_as_in_the_shell() {
     let dir = TestDir::new();
     finish(command(&dir).args(["--", "no-such-program"])).code(127);
     finish(command(&dir).args(["--", "/etc/passwd"])).code(126);
+}
+
+#[test]
+fn memspy_leaks_lists_what_is_left_and_says_when_it_can_not_tell_kinds() {
+    let dir = TestDir::new();
+    let log = events(4711).stacks();
+    log.line("{'op':'calloc','t':7,'count':3,'size':10,'ptr':'0x3000','stack':2}")
+        .write(&dir);
+    let leaks = |args: &[&str]| {
+        let mut command = memspy();
+        finish(
+            command
+                .current_dir(dir.path())
+                .arg("leaks")
+                .args(args)
+                .arg("."),
+        )
+        .success()
+    };
+    let json = leaks(&["--json"]).json();
+    let process = &json["processes"][0];
+    assert_eq!(process["kinds_known"], false);
+    assert_eq!(
+        (&process["bytes"], &process["blocks"]),
+        (&json!(130), &json!(2))
+    );
+    assert_eq!(process["groups"][1]["bytes"], 30);
+    assert_eq!(process["groups"][1]["kind"], Value::Null);
+    assert_eq!(process["groups"][1]["stack"][0]["address"], "0x1010");
+    let text = leaks(&["--top", "1"]);
+    assert!(
+        text.stdout().contains("130 bytes in 2 blocks not freed"),
+        "{text}"
+    );
+    assert!(text.stdout().contains("nothing tells whether"), "{text}");
+    assert!(text.stdout().contains("1 more call stacks"), "{text}");
+
+    let dir = TestDir::new();
+    one_leak(1).write(&dir);
+    let text = finish(memspy().current_dir(dir.path()).args(["leaks", "."])).success();
+    assert!(
+        text.stdout().contains("96 bytes in 3 blocks, definite"),
+        "{text}"
+    );
 }

@@ -34,7 +34,7 @@ fn add(tree: &mut CallTree, evidence: &Evidence) -> Vec<NodeId> {
 }
 
 /// The functions at a place, innermost first; one without a name where nothing is known.
-fn frames(tree: &CallTree, naming: &Naming, place: usize) -> Vec<Frame> {
+pub(crate) fn frames(tree: &CallTree, naming: &Naming, place: usize) -> Vec<Frame> {
     let at = tree.places()[place];
     let module = at.module.map(|module| &tree.modules()[module]);
     let bare = Frame {

@@ -8,14 +8,12 @@ use std::str::FromStr;
 use anyhow::Context as _;
 use clap::ValueEnum;
 use memspy_analysis::verdict::suppression::{Suppression, Syntax, parse};
-use memspy_analysis::verdict::{
-    Baseline, BudgetError, Budgets, Evidence, KindSet, parse_count, parse_size,
-};
+use memspy_analysis::verdict::{Baseline, Budgets, Evidence, KindSet, parse_count};
 
 use super::report::Format;
 use crate::naming::NameOptions;
 use crate::terminal::show;
-use crate::{run, shim_file};
+use crate::{run, shim_file, size};
 
 /// Run a program with leak checks, or judge its logs, and gate a CI by the exit code
 ///
@@ -89,7 +87,7 @@ pub(crate) struct Args {
     max_leaked: Vec<Leaked>,
 
     /// Most bytes that may be live in the heap at one time, such as 64MiB
-    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     max_peak: Option<u64>,
 
     /// Most allocation calls
@@ -164,16 +162,17 @@ enum Leaked {
 }
 
 impl FromStr for Leaked {
-    type Err = BudgetError;
+    type Err = String;
 
-    fn from_str(text: &str) -> Result<Leaked, BudgetError> {
-        let text = text.trim();
+    fn from_str(text: &str) -> Result<Leaked, String> {
         match text
             .strip_suffix("blocks")
             .or_else(|| text.strip_suffix("block"))
         {
-            Some(count) => parse_count(count).map(Leaked::Blocks),
-            None => parse_size(text).map(Leaked::Bytes),
+            Some(count) => parse_count(count)
+                .map(Leaked::Blocks)
+                .map_err(|error| error.to_string()),
+            None => size::parse(text).map(Leaked::Bytes),
         }
     }
 }
