@@ -158,7 +158,7 @@ fn check_doubts(check: Option<&Check>, ending: &complete::Ending) -> Vec<String>
     if check.unknown > 0 {
         doubts.push("its leak check has kinds that this memspy does not know".into());
     }
-    if &*check.head.when != "exit" && !running {
+    if !check.at_end() && !running {
         doubts.push("it ended without a leak check; the last one was made on request".into());
     }
     doubts
@@ -170,6 +170,13 @@ struct Check {
     leaks: Vec<(Leak, StackId)>,
     /// Lines of kinds that this version does not know.
     unknown: u64,
+}
+
+impl Check {
+    /// Whether it was made when the image ended, not on demand.
+    fn at_end(&self) -> bool {
+        matches!(&*self.head.when, "exit" | "exec")
+    }
 }
 
 /// Collects the checks and counts what the budgets need.
@@ -186,14 +193,10 @@ struct Watch {
 }
 
 impl Watch {
-    /// The last check at the end; without any, the last one at all.
+    /// The last check at an end of the image; without any, the last one at all.
     fn deciding(&self) -> Option<&Check> {
-        let at_exit = self
-            .checks
-            .iter()
-            .rev()
-            .find(|check| &*check.head.when == "exit");
-        at_exit.or(self.checks.last())
+        let at_end = self.checks.iter().rev().find(|check| check.at_end());
+        at_end.or(self.checks.last())
     }
 
     /// Inherited blocks are the parent's, also while the child frees them.

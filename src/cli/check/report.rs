@@ -102,22 +102,24 @@ impl Report<'_> {
         }
     }
 
-    /// One line for each frame of a leak's stack, escaped for people's eyes.
+    /// One line for each frame of a leak's stack down to main, escaped for people's eyes.
     fn stack_lines(&self, finding: &Finding) -> Vec<String> {
         let frames = &finding.leak.frames;
-        let mut lines: Vec<String> = frames
+        let is_main = |frame: &Frame| frame.function.as_deref() == Some("main");
+        let shown = frames
             .iter()
-            .enumerate()
-            .map(|(number, frame)| {
-                let inlined = if frame.inlined { " [inlined]" } else { "" };
-                let (label, place) = (clean(&frame.label()), clean(&self.place(frame)));
-                format!("#{number:<2} {label} ({place}){inlined}")
-            })
-            .collect();
-        match (frames.is_empty(), finding.leak.cut) {
-            (true, _) => lines.push("no call stack was recorded".into()),
-            (false, true) => lines.push("… the stack was not followed further".into()),
-            (false, false) => {}
+            .position(is_main)
+            .map_or(frames.len(), |main| main + 1);
+        let lines = frames[..shown].iter().enumerate().map(|(number, frame)| {
+            let inlined = if frame.inlined { " [inlined]" } else { "" };
+            let (label, place) = (clean(&frame.label()), clean(&self.place(frame)));
+            format!("#{number:<2} {label} ({place}){inlined}")
+        });
+        let mut lines: Vec<String> = lines.collect();
+        if frames.is_empty() {
+            lines.push("no call stack was recorded".into());
+        } else if finding.leak.cut && shown == frames.len() {
+            lines.push("… the stack was not followed further".into());
         }
         lines
     }

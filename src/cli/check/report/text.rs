@@ -1,6 +1,8 @@
 //! The report for people: each leak with its stack, what else matters, the verdict in one line.
 
-use memspy_analysis::verdict::{Ending, Finding, Kind, Outcome, Standing};
+use std::collections::{BTreeMap, HashMap};
+
+use memspy_analysis::verdict::{Ending, Finding, Kind, Outcome, Standing, Totals};
 
 use super::Report;
 use super::amount::{Amount, count};
@@ -14,14 +16,9 @@ const MOST_LINES: usize = 20;
 
 pub(super) fn write(report: &Report) -> String {
     let mut out = String::new();
-    let listed: Vec<&Finding> = report
-        .verdict
-        .findings
-        .iter()
-        .filter(|finding| is_listed(report, finding))
-        .collect();
-    for finding in listed.iter().take(MOST_LEAKS) {
-        out.push_str(&leak(report, finding));
+    let listed = alike(report);
+    for leaks in listed.iter().take(MOST_LEAKS) {
+        out.push_str(&leak(report, leaks));
     }
     if listed.len() > MOST_LEAKS {
         let more = listed.len() - MOST_LEAKS;
@@ -53,6 +50,38 @@ pub(super) fn write(report: &Report) -> String {
     out
 }
 
+/// The leaks to list; those that differ in nothing but their process stand together, as the ones
+/// of a program that ran many times.
+fn alike<'a>(report: &'a Report) -> Vec<Vec<&'a Finding>> {
+    let mut groups: Vec<Vec<&Finding>> = Vec::new();
+    let mut places = HashMap::new();
+    for finding in report
+        .verdict
+        .findings
+        .iter()
+        .filter(|finding| is_listed(report, finding))
+    {
+        let process = report.process(finding);
+        let exec = process.ending == Ending::Exec;
+        let leak = &finding.leak;
+        let standing = report.standing(finding);
+        let key = (
+            finding.fingerprint,
+            leak.blocks,
+            leak.bytes,
+            exec,
+            &process.program,
+            standing,
+        );
+        let place = *places.entry(key).or_insert(groups.len());
+        match groups.get_mut(place) {
+            Some(group) if group[0].leak.frames == leak.frames => group.push(finding),
+            _ => groups.push(vec![finding]),
+        }
+    }
+    groups
+}
+
 /// Failing leaks always; the others by their kind, as far as `--show` asks for it.
 fn is_listed(report: &Report, finding: &Finding) -> bool {
     match finding.standing {
@@ -64,10 +93,16 @@ fn is_listed(report: &Report, finding: &Finding) -> bool {
     }
 }
 
-fn leak(report: &Report, finding: &Finding) -> String {
+/// One leak and its stack; `leaks` are the same in several processes, at least one.
+fn leak(report: &Report, leaks: &[&Finding]) -> String {
+    let finding = leaks[0];
     let process = report.process(finding);
-    let (pid, program) = (process.pid, clean(&process.program));
-    let mut out = format!("{}, process {pid} ({program})", report.headline(finding));
+    let program = clean(&process.program);
+    let mut out = report.headline(finding);
+    match leaks.len() {
+        1 => out.push_str(&format!(", process {} ({program})", process.pid)),
+        many => out.push_str(&format!(", in each of {many} processes ({program})")),
+    }
     if process.ending == Ending::Exec {
         out.push_str(", live at exec");
     }
@@ -119,7 +154,7 @@ fn lost_at_exec(report: &Report) -> Vec<String> {
     let lines = processes
         .filter(|(_, process)| process.ending == Ending::Exec)
         .filter_map(|(index, process)| {
-            let mut totals = memspy_analysis::verdict::Totals::default();
+            let mut totals = Totals::default();
             for finding in report
                 .verdict
                 .findings
@@ -137,18 +172,20 @@ fn lost_at_exec(report: &Report) -> Vec<String> {
     lines.collect()
 }
 
+/// One line for each pool, over all processes.
 fn pools(report: &Report) -> Vec<String> {
-    let pools = report.verdict.findings.iter().filter_map(|finding| {
-        let (pool, leak) = (finding.pool?, &finding.leak);
-        let amount = Amount::of(leak.bytes, leak.blocks, leak.kind);
-        let process = report.process(finding);
-        Some(format!(
-            "{pool}: {amount}, process {} ({})",
-            process.pid,
-            clean(&process.program)
-        ))
-    });
-    pools.collect()
+    let mut pools = BTreeMap::<&str, Totals>::new();
+    for finding in &report.verdict.findings {
+        if let Some(pool) = finding.pool {
+            let totals = pools.entry(pool).or_default();
+            totals.bytes = totals.bytes.saturating_add(finding.leak.bytes);
+            totals.blocks = totals.blocks.saturating_add(finding.leak.blocks);
+        }
+    }
+    let lines = pools
+        .into_iter()
+        .map(|(pool, totals)| format!("{pool}: {}", Amount::blocks(totals)));
+    lines.collect()
 }
 
 /// One line for each kind that was found.
