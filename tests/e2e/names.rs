@@ -6,7 +6,8 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::support::{
-    Finished, OwnStacks, TestDir, build_id, clean, compile_with, finish, memspy, repository,
+    Finished, Log, OwnStacks, TestDir, build_id, clean, compile, compile_with, finish, memspy,
+    repository,
 };
 
 /// The program with debug information, whose functions the compiler may inline where told to.
@@ -475,4 +476,88 @@ fn source_lines_are_shown_where_the_files_are() {
         .unwrap()
         .trim();
     assert!(text.stdout().contains(&format!("| {call}")), "{text}");
+}
+
+/// Prints the functions of each call of malloc with one of the sizes in SIZES, as gdb sees them,
+/// innermost first. Frames that gdb puts in for calls in tail position were never on the stack.
+const GDB: &str = r#"
+import gdb
+class Malloc(gdb.Breakpoint):
+    def stop(self):
+        size = int(gdb.parse_and_eval("$rdi"))
+        frame = gdb.newest_frame()
+        if size in SIZES and frame.name() and "malloc" in frame.name():
+            names, frame = [], frame.older()
+            while frame:
+                if frame.type() != gdb.TAILCALL_FRAME:
+                    names.append(frame.name() or "?")
+                frame = frame.older()
+            print("STACK", size, "|".join(names))
+        return False
+for setting in ["pagination off", "confirm off", "backtrace past-main on", "backtrace past-entry on",
+                "debuginfod enabled off"]:
+    gdb.execute("set " + setting)
+gdb.execute("starti")
+Malloc("malloc")
+gdb.execute("continue")
+"#;
+
+/// A name without its parameters, and without a symbol version.
+fn bare(name: &str) -> &str {
+    let name = name.split('@').next().unwrap();
+    name.split('(').next().unwrap()
+}
+
+#[test]
+fn recorded_stacks_are_gdbs_function_by_function() {
+    // The size that gdb waits for, and the bytes of the site: own_stacks asks three times at one.
+    let alone = |size: u64| (size, size);
+    let programs = [
+        (compile("callers.c"), (31001..=31005).map(alone).collect()),
+        (program(), vec![(20000, 20000 + 20001 + 20002), alone(777)]),
+    ];
+    for (program, sites) in programs {
+        let directory = TestDir::new();
+        let logs = directory.join("logs");
+        let mut run = memspy();
+        run.args(["run", "--quiet", "-o"])
+            .arg(&logs)
+            .arg("--")
+            .arg(&program);
+        finish(&mut run).success();
+        let log = Log::of_program(&logs, program.file_name().unwrap().to_str().unwrap()).path;
+        let report = report(&log, &["--top", "0"]);
+
+        let sizes: Vec<u64> = sites.iter().map(|(size, _): &(u64, u64)| *size).collect();
+        let script = directory.write("stacks.py", format!("SIZES = {sizes:?}\n{GDB}"));
+        let mut gdb = clean("gdb");
+        gdb.args(["-batch", "-nx", "-x"])
+            .arg(script)
+            .arg("--args")
+            .arg(&program);
+        let gdb = finish(&mut gdb);
+        for (size, bytes) in sites {
+            let prefix = format!("STACK {size} ");
+            let theirs = gdb
+                .stdout()
+                .lines()
+                .find_map(|line| line.strip_prefix(&prefix));
+            let theirs = theirs.unwrap_or_else(|| panic!("{size}: {gdb}"));
+            let theirs: Vec<&str> = theirs.split('|').map(bare).collect();
+            let site = report["sites"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .find(|site| site["bytes"] == bytes);
+            let site = site.unwrap_or_else(|| panic!("no site of {bytes} bytes in {report}"));
+            assert_eq!(site["cut"], Value::Null);
+            let ours: Vec<&str> = site["stack"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|frame| bare(frame["function"].as_str().unwrap_or("?")))
+                .collect();
+            assert_eq!(ours, theirs, "{size}");
+        }
+    }
 }
