@@ -256,7 +256,7 @@ fn a_stack_beyond_the_limit_is_cut_at_the_limit() {
 
 /// A tree of calls of functions with frames of several kinds, by a pseudo-random number.
 mod jungle {
-    use super::{Caller, Log, black_box, capture, registers};
+    use super::{Log, black_box, capture};
 
     pub(super) struct Walker {
         pub(super) slot: usize,
