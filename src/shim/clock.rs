@@ -4,9 +4,13 @@
 //! before the first line, so that an error in them changes lengths and never the order. Hook-safe.
 
 use crate::{sys, x86_64};
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
 
 static TSC: AtomicBool = AtomicBool::new(false);
+/// Whether the times of several threads are compared.
+static SHARED: AtomicBool = AtomicBool::new(false);
+/// The time at which the clock was stopped; 0: it runs.
+static FROZEN_AT: AtomicU64 = AtomicU64::new(0);
 /// Counter (or nanosecond) at `t` = 0.
 static ORIGIN: AtomicU64 = AtomicU64::new(0);
 /// Nanoseconds of a tick, times 2^32.
@@ -73,6 +77,7 @@ pub(crate) fn name() -> &'static str {
 
 /// A new image begins here (a forked child): `t` = 0 is now. Answers CLOCK_MONOTONIC.
 pub(crate) fn restart() -> u64 {
+    SHARED.store(false, Relaxed);
     let now = Start::read();
     ORIGIN.store(
         if TSC.load(Relaxed) {
@@ -98,11 +103,27 @@ pub(crate) fn before() -> u64 {
 /// Now, for a call that has just acquired memory.
 #[inline(always)]
 pub(crate) fn after() -> u64 {
-    if TSC.load(Relaxed) {
-        scale(x86_64::tsc_after())
-    } else {
-        monotonic()
+    if !TSC.load(Relaxed) {
+        return monotonic();
     }
+    scale(if SHARED.load(Relaxed) {
+        x86_64::tsc_after()
+    } else {
+        x86_64::tsc()
+    })
+}
+
+/// The log has a second thread: from here on a time after a call must not be read before the call's end.
+///
+/// One thread alone is in order with itself, and all that it did before it made the other is over.
+pub(crate) fn share() {
+    SHARED.store(true, SeqCst);
+}
+
+/// Time stands still from here on: strict seccomp takes both clocks away, the counter included.
+pub(crate) fn freeze() {
+    FROZEN_AT.store(before().max(1), Relaxed);
+    TSC.store(false, SeqCst);
 }
 
 #[inline(always)]
@@ -113,5 +134,9 @@ fn scale(tsc: u64) -> u64 {
 
 #[cold]
 fn monotonic() -> u64 {
+    let frozen_at = FROZEN_AT.load(Relaxed);
+    if frozen_at != 0 {
+        return frozen_at;
+    }
     sys::clock_ns(libc::CLOCK_MONOTONIC).wrapping_sub(ORIGIN.load(Relaxed))
 }

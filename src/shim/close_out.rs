@@ -8,7 +8,7 @@ use crate::leaks::{self, Caller};
 use crate::scratch::Scratch;
 use crate::slot::{DIRECT, Slot};
 use crate::{
-    clock, image, log, memory, pool, record, settings, snapshot, stacks, sys, tail, thread, unwind,
+    clock, image, log, memory, pool, record, settings, snapshot, stacks, sys, tail, unwind,
 };
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering::*};
 use memspy_log::tail::{control, header, state};
@@ -65,13 +65,13 @@ fn close(how: &str, exec: bool, caller: Caller) {
         slot.notify(DIRECT);
     }
     let _ = sys::membarrier(PRIVATE_EXPEDITED);
-    let own = thread::peek();
+    let me = sys::gettid() as u32;
     let mut all = true;
     for slot in pool::slots()
         .iter()
         .filter(|slot| slot.owner.load(Acquire) != 0)
     {
-        let mine = own.is_some_and(|own| core::ptr::eq(own, slot));
+        let mine = slot.owner.load(Relaxed) == me;
         all &= take_out(slot, if mine { Reach::All } else { reach_of(slot) });
     }
     if write_end(how).is_ok() && all && sys::unlink(image::tail_path()).is_ok() {
@@ -196,20 +196,25 @@ pub(crate) fn exec_failed() -> bool {
 }
 
 /// A seccomp filter is about to be installed: everything goes to the log, and no system call is made any more.
-pub(crate) fn sandbox() {
+///
+/// `strict`: the mode that takes the clocks away too.
+pub(crate) fn sandbox(strict: bool) {
     if image::generation() == 0 || image::sandboxed() || image::is_borrowed() {
         return;
     }
     let mask = sys::block_signals();
-    let own = thread::peek();
+    let me = sys::gettid() as u32;
     for slot in pool::slots()
         .iter()
         .filter(|slot| slot.owner.load(Acquire) != 0)
     {
-        let mine = own.is_some_and(|own| core::ptr::eq(own, slot));
+        let mine = slot.owner.load(Relaxed) == me;
         let _ = flush::flush(slot, if mine { Reach::All } else { Reach::Committed });
     }
     sys::restore_signals(mask);
     image::set_sandboxed();
+    if strict {
+        clock::freeze();
+    }
     unwind::NO_SYSTEM_CALLS.store(true, SeqCst);
 }

@@ -182,6 +182,14 @@ pub(crate) fn next_symbol(name: &CStr) -> Option<usize> {
     })
 }
 
+/// The object whose definition of a name the process uses: its base and path; the program's own path is empty.
+pub(crate) fn first_definer(name: &CStr) -> Option<(usize, &'static CStr)> {
+    find_object(|object| {
+        object.tables()?.find(name)?;
+        Some((object.base, object.name))
+    })
+}
+
 /// The base and the path of the object that contains an address; the program's own path is empty.
 pub(crate) fn object_of(address: usize) -> Option<(usize, &'static CStr)> {
     find_object(|object| {

@@ -9,7 +9,10 @@ use memspy_log::tail::control;
 /// Creates a file that must not exist yet, mode 0600, never through a link.
 pub(crate) fn create(path: &CStr) -> Result<i32> {
     let flags = libc::O_RDWR | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW | libc::O_CLOEXEC;
-    sys::open(path, flags, 0o600)
+    let fd = sys::open(path, flags, 0o600)?;
+    // The umask may have taken from the mode; without it the log could not be opened a second time.
+    sys::fchmod(fd, 0o600).inspect_err(|_| sys::close(fd))?;
+    Ok(fd)
 }
 
 /// Writes `len` bytes at `offset` of the log.

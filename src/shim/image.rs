@@ -165,7 +165,8 @@ pub(crate) fn must_wait(now: u64) -> bool {
 pub(crate) fn stop(errno: Errno, now: u64) {
     let pause = match errno.0 {
         libc::ENOSPC | libc::EDQUOT => 1_000_000_000,
-        libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::EINTR | libc::EAGAIN => 1_000_000,
+        // What a moment ago had no descriptor or no memory may have some now: each event tries.
+        libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::EINTR | libc::EAGAIN => 0,
         _ => u64::MAX,
     };
     NEXT_TRY.store(now.saturating_add(pause), Relaxed);

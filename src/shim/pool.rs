@@ -6,9 +6,9 @@
 
 use crate::flush::{self, Reach};
 use crate::slot::{RETIRED, Slot};
-use crate::{image, sys, tail, x86_64};
+use crate::{clock, image, sys, tail, x86_64};
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering::*};
-use memspy_log::tail::{CONTROL_SIZE, control};
+use memspy_log::tail::{CONTROL_SIZE, HEADER_SIZE, control, header};
 
 /// Most buffers that an image can have.
 pub(crate) const MAX_SLOTS: usize = 256;
@@ -67,24 +67,48 @@ pub(crate) fn streams() -> u64 {
 fn next_stream() -> u64 {
     let stream = STREAMS.fetch_add(1, Relaxed) + 1;
     image::word(control::STREAMS).fetch_max(stream, Relaxed);
+    if stream == 2 {
+        clock::share();
+    }
     stream
 }
 
-/// Finds a buffer for the calling thread and begins a stream in it.
-pub(crate) fn take(tid: u32) -> Option<&'static Slot> {
-    let slot = claim(tid)?;
+/// Finds a buffer for a thread that has none and begins a stream in it.
+pub(crate) fn take_first(tid: u32) -> Option<&'static Slot> {
+    begin(claim(tid, true)?, tid)
+}
+
+/// Finds another buffer for a thread that has one with an unfinished line, and begins a stream in it.
+pub(crate) fn take_another(tid: u32) -> Option<&'static Slot> {
+    let drained = slots().iter().find(|slot| {
+        slot.owner.load(Relaxed) == tid
+            && slot.attention() == RETIRED
+            && slot.field(header::TOP).load(Relaxed) == HEADER_SIZE as u64
+    });
+    match drained {
+        Some(slot) => begin(slot, tid),
+        None => begin(claim(tid, false)?, tid),
+    }
+}
+
+fn begin(slot: &'static Slot, tid: u32) -> Option<&'static Slot> {
     slot.begin(next_stream(), tid, image::pid() as u32, 0);
     Some(slot)
 }
 
-/// Moves the stream of `from`, whose buffer is empty, to a later and larger buffer, if there is one to be had.
+/// Moves the stream of `from`, whose buffer is empty, to a larger buffer, if there is one to be had. The old buffer
+/// stays the thread's: an interrupted frame may be about to make its line in it, and will find that it has moved.
 pub(crate) fn enlarge(from: &Slot) -> Option<&'static Slot> {
+    let larger = match from.size() as usize {
+        tail::BUSY_SIZE.. => return None,
+        tail::LATER_SIZE.. => tail::BUSY_SIZE,
+        _ => tail::LATER_SIZE,
+    };
     let tid = from.owner.load(Relaxed);
     let slot = slots()
         .iter()
-        .skip(tail::FIRST_COUNT)
-        .find(|slot| free(slot, 0, tid))
-        .or_else(|| grow(tid))?;
+        .find(|slot| slot.size() as usize >= larger && free(slot, 0, tid))
+        .or_else(|| grow(tid, larger, 1))?;
     slot.thread_pointer.store(x86_64::thread_pointer(), Relaxed);
     slot.begin(
         from.stream.load(Relaxed),
@@ -98,12 +122,14 @@ pub(crate) fn enlarge(from: &Slot) -> Option<&'static Slot> {
     Some(slot)
 }
 
-fn claim(tid: u32) -> Option<&'static Slot> {
+/// `first`: the thread has no buffer yet, so one that seems to be its own is a dead thread's.
+fn claim(tid: u32, first: bool) -> Option<&'static Slot> {
     let pointer = x86_64::thread_pointer();
-    let slot = own_dead(tid, pointer)
+    let dead = if first { own_dead(tid, pointer) } else { None };
+    let slot = dead
         .or_else(|| slots().iter().find(|slot| free(slot, 0, tid)))
         .or_else(|| other_dead(tid))
-        .or_else(|| grow(tid))?;
+        .or_else(|| grow(tid, tail::LATER_SIZE, later_count()))?;
     slot.thread_pointer.store(pointer, Relaxed);
     Some(slot)
 }
@@ -119,7 +145,7 @@ fn own_dead(tid: u32, pointer: usize) -> Option<&'static Slot> {
     slots().iter().find(|slot| {
         let owner = slot.owner.load(Acquire);
         let same = owner == tid || slot.thread_pointer.load(Relaxed) == pointer;
-        owner != 0 && same && slot.attention() & RETIRED == 0 && inherit(slot, owner, tid)
+        owner != 0 && same && inherit(slot, owner, tid)
     })
 }
 
@@ -147,40 +173,43 @@ fn inherit(slot: &Slot, owner: u32, tid: u32) -> bool {
     false
 }
 
-/// Adds buffers, one for the caller, up to the limit. The number of buffers doubles.
-fn grow(tid: u32) -> Option<&'static Slot> {
-    let attached = ATTACHED.load(Acquire);
-    let used = (attached.saturating_sub(tail::FIRST_COUNT)) * tail::LATER_SIZE;
-    let room = LIMIT.load(Relaxed).saturating_sub(used) / tail::LATER_SIZE;
-    let count = attached
+/// How many buffers to add for threads: as many as there are, at most 64.
+fn later_count() -> usize {
+    ATTACHED
+        .load(Relaxed)
         .saturating_sub(tail::FIRST_COUNT)
         .clamp(1, 64)
-        .min(room)
-        .min(MAX_SLOTS - attached);
-    if count == 0 || GROWING.compare_exchange(0, 1, AcqRel, Relaxed).is_err() {
+}
+
+/// Adds up to `count` buffers of `size` bytes, one for the caller, as far as the limit allows.
+fn grow(tid: u32, size: usize, count: usize) -> Option<&'static Slot> {
+    if GROWING.compare_exchange(0, 1, AcqRel, Relaxed).is_err() {
         return None;
     }
-    let grown = attach(attached, count, tid);
+    let grown = attach(tid, size, count);
     GROWING.store(0, Release);
     grown
 }
 
-fn attach(attached: usize, count: usize, tid: u32) -> Option<&'static Slot> {
-    if ATTACHED.load(Acquire) != attached {
-        return None;
-    }
+fn attach(tid: u32, size: usize, count: usize) -> Option<&'static Slot> {
+    let attached = ATTACHED.load(Acquire);
     let extent = EXTENTS.load(Relaxed);
     let offset = TAIL_LENGTH.load(Relaxed);
-    let at = tail::grow(extent, offset, count).ok()?;
+    let room = LIMIT.load(Relaxed).saturating_sub(offset as usize) / size;
+    let count = count.min(room).min(MAX_SLOTS - attached);
+    if count == 0 {
+        return None;
+    }
+    let at = tail::grow(extent, offset, size, count).ok()?;
     let fresh = SLOTS.get(attached..attached + count)?;
     for (i, slot) in fresh.iter().enumerate() {
-        // SAFETY: the extent has `count` buffers of LATER_SIZE bytes.
-        slot.attach(unsafe { at.add(i * tail::LATER_SIZE) }, tail::LATER_SIZE);
+        // SAFETY: the extent has `count` buffers of `size` bytes.
+        slot.attach(unsafe { at.add(i * size) }, size);
     }
     let first = fresh.first()?;
     first.owner.store(tid, Relaxed);
     EXTENTS.store(extent + 1, Relaxed);
-    TAIL_LENGTH.store(offset + (count * tail::LATER_SIZE) as u64, Relaxed);
+    TAIL_LENGTH.store(offset + (count * size) as u64, Relaxed);
     ATTACHED.store(attached + count, Release);
     Some(first)
 }

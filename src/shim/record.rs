@@ -24,7 +24,7 @@ pub(crate) fn event(tag: &Tag, t: u64, until: u64, build: impl Fn(&mut Line)) {
         match slot.line::<MAX_EVENT>(tag, (t, until), &build) {
             Committed::Yes => return,
             Committed::Noticed => return thread::noticed(slot),
-            Committed::Full => {}
+            Committed::Full | Committed::Moved => {}
         }
     }
     event_kept::<MAX_EVENT>(tag, (t, until), &build);
@@ -47,6 +47,7 @@ pub(crate) fn event_kept<const MAX: usize>(
                 thread::noticed(slot);
                 return true;
             }
+            Committed::Moved => {}
             Committed::Full if thread::make_room(slot, MAX) => {}
             Committed::Full => break,
         }
@@ -90,13 +91,14 @@ fn lose() {
 }
 
 /// Writes one line as a block of its own, before the hook returns. Answers whether it was kept.
+#[inline(never)]
 fn aside(tag: &Tag, times: (u64, u64), build: &dyn Fn(&mut Line)) -> bool {
+    if image::sandboxed() {
+        lose();
+        return false;
+    }
     let mut text = [0u8; MAX_BLOCK + MAX_EVENT];
-    let tid = if image::sandboxed() {
-        image::pid()
-    } else {
-        sys::gettid()
-    };
+    let tid = sys::gettid();
     let Some(room) = text.get_mut(MAX_BLOCK..) else {
         return false;
     };
@@ -114,8 +116,11 @@ fn aside(tag: &Tag, times: (u64, u64), build: &dyn Fn(&mut Line)) -> bool {
         events: 1,
         times,
     };
+    // A handler that jumped away between number and write would leave a gap in the numbers.
+    let mask = sys::block_signals();
     // SAFETY: `text` has MAX_BLOCK bytes before the line.
     let written = unsafe { write_aside(text.as_mut_ptr().add(MAX_BLOCK), len, &run) }.is_ok();
+    sys::restore_signals(mask);
     if !written {
         image::word(control::LOST).fetch_add(1, Relaxed);
     }

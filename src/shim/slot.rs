@@ -10,9 +10,11 @@
 //! 4. if `top` is still where step 1 put it, it moves back to the line's end, in one instruction. If not, a nested
 //!    event stands behind: the rest of the room is blanked and the newline moves to its end.
 //!
-//! A room that was never committed holds a NUL: see `flush` for who may write the buffer out then.
+//! Between finding its buffer and step 1 a handler may have moved the thread to another: then the room is given back.
+//! A room that was never committed holds a NUL: see `thread` for what becomes of the buffer then.
 
-use crate::x86_64::{add_local, increment_local, replace_local};
+use crate::thread;
+use crate::x86_64::{add_local, increment_local, replace_local, stack_pointer};
 use core::ptr::null_mut;
 use core::sync::atomic::{
     AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering::*, compiler_fence,
@@ -34,6 +36,8 @@ pub(crate) enum Committed {
     Noticed,
     /// No room.
     Full,
+    /// The thread has another buffer meanwhile.
+    Moved,
 }
 
 /// The private half of an event buffer; the other half, the header and the text, lies in the tail.
@@ -48,6 +52,8 @@ pub(crate) struct Slot {
     /// Smallest and largest time in the buffer.
     t_min: AtomicU64,
     t_max: AtomicU64,
+    /// Stack pointer of the line under way; 0: none. Stale when a handler jumped away from it.
+    active: AtomicUsize,
     /// [`DIRECT`], [`RETIRED`] or 0.
     attention: AtomicU32,
     /// Depth of allocator calls that the thread is in; above 0 for ever if a handler jumped out of one.
@@ -55,8 +61,8 @@ pub(crate) struct Slot {
     /// `,"tid":4711` or nothing.
     tid_text: [AtomicU64; 4],
     tid_text_len: AtomicUsize,
-    /// The reallocarray call under way: its pointer and its size in bytes.
-    folded: [AtomicUsize; 2],
+    /// The reallocarray call under way: its pointer, its size in bytes, its return address.
+    folded: [AtomicUsize; 3],
     /// Thread id of the owner, 0: free.
     pub(crate) owner: AtomicU32,
     /// Thread pointer of the owner.
@@ -75,11 +81,12 @@ impl Slot {
         n: AtomicU64::new(0),
         t_min: AtomicU64::new(u64::MAX),
         t_max: AtomicU64::new(0),
+        active: AtomicUsize::new(0),
         attention: AtomicU32::new(0),
         in_call: AtomicU32::new(0),
         tid_text: [const { AtomicU64::new(0) }; 4],
         tid_text_len: AtomicUsize::new(0),
-        folded: [const { AtomicUsize::new(0) }; 2],
+        folded: [const { AtomicUsize::new(0) }; 3],
         owner: AtomicU32::new(0),
         thread_pointer: AtomicUsize::new(0),
         stream: AtomicU64::new(0),
@@ -129,7 +136,8 @@ impl Slot {
         self.lost.store(0, Relaxed);
         self.attention.store(0, Relaxed);
         self.in_call.store(0, Relaxed);
-        self.folded[0].store(0, Relaxed);
+        self.end_fold();
+        self.active.store(0, Relaxed);
         self.reset_times();
         let mut text = [0u8; 32];
         let mut len = 0;
@@ -209,19 +217,33 @@ impl Slot {
     }
 
     /// Notes a reallocarray, whose libc function will call realloc with these arguments.
-    pub(crate) fn fold(&self, old: usize, size: usize) {
-        self.folded[0].store(old, Relaxed);
-        self.folded[1].store(size, Relaxed);
+    pub(crate) fn fold(&self, old: usize, size: usize, ip: usize) {
+        let [of, to, by] = &self.folded;
+        of.store(old, Relaxed);
+        to.store(size, Relaxed);
+        by.store(ip, Relaxed);
     }
 
-    /// Whether a realloc has the arguments of the reallocarray under way. True once.
-    pub(crate) fn unfold(&self, old: usize, size: usize) -> bool {
-        let [of, to] = &self.folded;
-        let same = of.load(Relaxed) == old && to.load(Relaxed) == size && size != 0;
-        if same {
-            to.store(0, Relaxed);
-        }
-        same
+    /// The return address of the reallocarray under way, if a realloc has its arguments. Once.
+    pub(crate) fn unfold(&self, old: usize, size: usize) -> Option<usize> {
+        let [of, to, by] = &self.folded;
+        let same = of.load(Relaxed) == old && to.load(Relaxed) == size && by.load(Relaxed) != 0;
+        same.then(|| by.swap(0, Relaxed))
+    }
+
+    /// The reallocarray is over.
+    pub(crate) fn end_fold(&self) {
+        self.folded[2].store(0, Relaxed);
+    }
+
+    /// Whether the caller, a hook without a line under way, may have interrupted one that will still be finished.
+    ///
+    /// A signal handler runs at least a kilobyte below what it interrupted (the kernel saves the registers there), or
+    /// on another stack. A hook at about the same place can only be called when that frame is gone.
+    pub(crate) fn is_nested(&self) -> bool {
+        let active = self.active.load(Relaxed);
+        let gone = active.wrapping_sub(1024)..active.wrapping_add(4096);
+        active != 0 && !gone.contains(&stack_pointer())
     }
 
     /// Formats and commits a line of at most `MAX` bytes. `t` and `until` are its smallest and largest time.
@@ -233,13 +255,21 @@ impl Slot {
         build: impl FnOnce(&mut Line),
     ) -> Committed {
         let top = self.field(header::TOP).as_ptr();
+        let outer = self.active.load(Relaxed);
+        self.active.store(stack_pointer(), Relaxed);
         // SAFETY: `top` is the header's field, and only the owner writes it while it makes lines.
         let at = unsafe { add_local(top, MAX as u64) };
         let claimed = at + MAX as u64;
-        if claimed > self.size() {
+        let current = thread::is_current(self);
+        if claimed > self.size() || !current {
             // SAFETY: as above.
             unsafe { replace_local(top, claimed, at) };
-            return Committed::Full;
+            self.active.store(outer, Relaxed);
+            return if current {
+                Committed::Full
+            } else {
+                Committed::Moved
+            };
         }
         // SAFETY: `at`..`at` + MAX lies inside the buffer, and the step above made it this line's alone.
         let room = unsafe { core::slice::from_raw_parts_mut(self.buffer().add(at as usize), MAX) };
@@ -248,6 +278,7 @@ impl Slot {
         build(&mut line);
         line.fragment(&self.tid_bytes(), self.tid_text_len.load(Relaxed));
         let Some(len) = line.finish() else {
+            self.active.store(outer, Relaxed);
             return self.give_up(first, MAX);
         };
         self.note_times(t, until);
@@ -261,6 +292,7 @@ impl Slot {
         if !unsafe { replace_local(top, claimed, at + len as u64) } {
             stretch(first, len, MAX);
         }
+        self.active.store(outer, Relaxed);
         if self.attention() == 0 {
             Committed::Yes
         } else {

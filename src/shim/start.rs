@@ -193,28 +193,17 @@ fn first_start() -> core::result::Result<&'static Program, Failure> {
     let config = keep(Config::read(&initial)).ok_or(NO_MEMORY)?;
     settings::set(config);
     let (argv, argv_cut) = arguments(initial.args).ok_or(NO_MEMORY)?;
-    let malloc = real::address(&real::REAL.malloc);
-    let libc_object = elf::object_of(libc::gnu_get_libc_version as *const () as usize);
-    let of = |address| elf::object_of(address).map(|(base, _)| base);
-    let libc_base = libc_object.map(|(base, _)| base);
-    let is_glibc = [
-        malloc,
-        real::address(&real::REAL.free),
-        real::address(&real::REAL.realloc),
-    ]
-    .iter()
-    .all(|address| of(*address) == libc_base && libc_base.is_some());
+    let allocator = foreign_allocator();
     let tunables = initial
         .var(b"GLIBC_TUNABLES")
         .map_or(&b""[..], CStr::to_bytes);
     let huge = tunables.windows(7).any(|word| word == b"hugetlb");
-    glibc::start(is_glibc, !huge);
+    glibc::start(allocator.is_none(), !huge);
     let code = elf::code_of(libc::gnu_get_libc_version as *const () as usize).unwrap_or((0, 0));
     LIBC_CODE[0].store(code.0, Relaxed);
     LIBC_CODE[1].store(code.1, Relaxed);
     // SAFETY: answers a static string.
     let libc = unsafe { CStr::from_ptr(libc::gnu_get_libc_version()) };
-    let other = || elf::object_of(malloc).map_or(c"", |(_, name)| name);
     let program = keep(Program {
         name: program_name(&initial).ok_or(NO_MEMORY)?,
         argv,
@@ -225,11 +214,35 @@ fn first_start() -> core::result::Result<&'static Program, Failure> {
             .and_then(|pid| pid.to_str().ok()?.parse().ok())
             .unwrap_or(0),
         libc,
-        allocator: if is_glibc { c"" } else { other() },
+        allocator: allocator.unwrap_or(c""),
     })
     .ok_or(NO_MEMORY)?;
     let _ = PROGRAM.set(program);
     Ok(program)
+}
+
+/// The path of the module whose malloc, free or realloc the process uses instead of libc's; `None`: it uses libc's.
+fn foreign_allocator() -> Option<&'static CStr> {
+    let (libc, _) = elf::object_of(libc::gnu_get_libc_version as *const () as usize)?;
+    let (own, _) = elf::object_of(foreign_allocator as *const () as usize)?;
+    let real = [&real::REAL.malloc, &real::REAL.free, &real::REAL.realloc];
+    let (_, name) = [c"malloc", c"free", c"realloc"]
+        .iter()
+        .zip(real)
+        .filter_map(|(name, real)| {
+            // What stands before the shim in the order of look-up is what the process uses; the shim uses what follows.
+            let first = elf::first_definer(name).filter(|(base, _)| *base != own);
+            first.or_else(|| elf::object_of(real::address(real)))
+        })
+        .find(|(base, _)| *base != libc)?;
+    if !name.is_empty() {
+        return Some(name);
+    }
+    // The program itself has no name in the loader's list.
+    let mut path = PathText::new()?;
+    path.fill(|room| sys::readlink(c"/proc/self/exe", room))
+        .ok()?;
+    path.keep()
 }
 
 /// Moves a value into memory that lives as long as the process.

@@ -169,6 +169,12 @@ pub(crate) fn fstat(fd: i32) -> Result<Stat> {
     })
 }
 
+/// Sets the mode of an open file.
+pub(crate) fn fchmod(fd: i32, mode: u32) -> Result<()> {
+    // SAFETY: takes no pointers.
+    unsafe { call!(SYS_fchmod, fd, mode) }.map(|_| ())
+}
+
 /// Preallocates the first `len` bytes of a file, so that storing into its mapping can't fail.
 pub(crate) fn fallocate(fd: i32, offset: u64, len: u64) -> Result<()> {
     loop {

@@ -2,7 +2,7 @@
 
 use crate::flush::{self, Reach};
 use crate::slot::{DIRECT, RETIRED, Slot};
-use crate::{clock, close_out, image, log, pool, start, sys, tail, x86_64};
+use crate::{clock, close_out, image, log, pool, start, sys, x86_64};
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering::*};
 use memspy_log::tail::{header, state};
@@ -35,6 +35,12 @@ pub(crate) fn peek() -> Option<&'static Slot> {
     (place.generation.load(Relaxed) == image::generation()).then_some(slot)
 }
 
+/// Whether `slot` is still the thread's: no handler has moved it to another.
+#[inline(always)]
+pub(crate) fn is_current(slot: &Slot) -> bool {
+    core::ptr::eq(place().slot.load(Relaxed), slot)
+}
+
 /// The thread's buffer when lines may go into it; takes one from the pool if need be. `None`: see `record::aside`.
 #[inline(always)]
 pub(crate) fn slot() -> Option<&'static Slot> {
@@ -55,7 +61,7 @@ fn find(slot: Option<&'static Slot>) -> Option<&'static Slot> {
     if slot.is_some() {
         return slot;
     }
-    if !matches!(image::state(), state::BUFFERED | state::STOPPED) {
+    if !matches!(image::state(), state::BUFFERED | state::STOPPED) || image::sandboxed() {
         return None;
     }
     let patience = &place().patience;
@@ -64,7 +70,7 @@ fn find(slot: Option<&'static Slot>) -> Option<&'static Slot> {
         return None;
     }
     let mask = sys::block_signals();
-    let slot = pool::take(sys::gettid() as u32);
+    let slot = pool::take_first(sys::gettid() as u32);
     match slot {
         Some(slot) => settle(slot),
         None => patience.store(64, Relaxed),
@@ -105,11 +111,12 @@ fn introduce(slot: &Slot) {
 /// The buffer has no room for a line of `len` bytes. Makes some, or answers false.
 #[cold]
 pub(crate) fn make_room(slot: &'static Slot, len: usize) -> bool {
-    if image::must_wait(clock::before()) {
+    if image::sandboxed() || image::must_wait(clock::before()) {
         return false;
     }
+    let nested = slot.is_nested();
     let mask = sys::block_signals();
-    let made = make_room_undisturbed(slot, len);
+    let made = make_room_undisturbed(slot, len, nested);
     sys::restore_signals(mask);
     if let Some(fresh) = made.fresh {
         introduce(fresh);
@@ -123,7 +130,7 @@ struct Made {
     fresh: Option<&'static Slot>,
 }
 
-fn make_room_undisturbed(slot: &'static Slot, len: usize) -> Made {
+fn make_room_undisturbed(slot: &'static Slot, len: usize, nested: bool) -> Made {
     let top = slot.field(header::TOP).load(Relaxed);
     if top + len as u64 <= slot.size() {
         // A handler came between and made room.
@@ -132,15 +139,20 @@ fn make_room_undisturbed(slot: &'static Slot, len: usize) -> Made {
             fresh: None,
         };
     }
-    if flush::has_gap(slot, top.min(slot.size())) {
+    if !is_current(slot) {
+        // A handler came between and moved the thread.
+        return Made {
+            room: true,
+            fresh: None,
+        };
+    }
+    if nested && flush::has_gap(slot, top.min(slot.size())) {
         return retire(slot);
     }
     match flush::flush(slot, Reach::All) {
         Ok(true) => {
             log::note_resumed(slot);
-            if slot.size() < tail::LATER_SIZE as u64
-                && let Some(larger) = pool::enlarge(slot)
-            {
+            if let Some(larger) = pool::enlarge(slot) {
                 settle(larger);
             }
             Made {
@@ -162,10 +174,11 @@ fn make_room_undisturbed(slot: &'static Slot, len: usize) -> Made {
     }
 }
 
-/// A line in the buffer is not committed: this event may be nested in it. The thread goes on in another buffer; the
-/// interrupted line is finished where it is, or its handler jumped away and the end sees to it.
+/// A line in the buffer is not committed, and this event is nested in it. The thread goes on in another buffer; the
+/// interrupted line is finished where it is. The old buffer stays the thread's until it ends: an interrupted frame may
+/// hold on to it.
 fn retire(slot: &'static Slot) -> Made {
-    let Some(fresh) = pool::take(sys::gettid() as u32) else {
+    let Some(fresh) = pool::take_another(sys::gettid() as u32) else {
         return Made {
             room: false,
             fresh: None,
@@ -182,6 +195,9 @@ fn retire(slot: &'static Slot) -> Made {
 /// A line was committed in a buffer that somebody waits for.
 #[cold]
 pub(crate) fn noticed(slot: &'static Slot) {
+    if image::sandboxed() {
+        return;
+    }
     let mask = sys::block_signals();
     let attention = slot.attention();
     if attention & DIRECT != 0 {
@@ -194,10 +210,8 @@ pub(crate) fn noticed(slot: &'static Slot) {
         }
     } else if attention & RETIRED != 0
         && !flush::has_gap(slot, slot.field(header::TOP).load(Relaxed).min(slot.size()))
-        && flush::flush(slot, Reach::Last) == Ok(true)
     {
-        slot.calm(RETIRED);
-        slot.owner.store(0, Release);
+        let _ = flush::flush(slot, Reach::Last);
     }
     sys::restore_signals(mask);
 }

@@ -45,6 +45,15 @@ pub(crate) fn thread_pointer() -> usize {
     pointer
 }
 
+/// The stack pointer: where the frames of the running functions are.
+#[inline(always)]
+pub(crate) fn stack_pointer() -> usize {
+    let pointer: usize;
+    // SAFETY: copies a register.
+    unsafe { asm!("mov {}, rsp", out(reg) pointer, options(nomem, nostack, preserves_flags)) };
+    pointer
+}
+
 /// The time stamp counter, read before what follows has effects (a release).
 #[inline(always)]
 pub(crate) fn tsc() -> u64 {

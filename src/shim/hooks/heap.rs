@@ -343,9 +343,8 @@ pub(super) unsafe extern "C" fn realloc(
     let caller = unsafe { Caller::at(sp, bp) };
     // SAFETY: the address is the real function's, whose type this is.
     let real: unsafe extern "C" fn(Pointer, usize) -> Pointer = unsafe { transmute(real) };
-    if thread::peek().is_some_and(|slot| slot.unfold(old as usize, size))
-        && crate::start::is_libc_code(caller.ip)
-    {
+    let folded = thread::peek().and_then(|slot| slot.unfold(old as usize, size));
+    if folded.is_some_and(|ip| ip == caller.ip || crate::start::is_libc_code(caller.ip)) {
         // SAFETY: the caller's arguments; the event is reallocarray's.
         return unsafe { real(old, size) };
     }
@@ -384,7 +383,7 @@ pub(super) unsafe extern "C" fn reallocarray(
     // SAFETY: the entry passes the registers of the caller.
     let caller = unsafe { Caller::at(sp, bp) };
     if let (Some(slot), Some(asked)) = (thread::peek(), asked) {
-        slot.fold(old as usize, asked);
+        slot.fold(old as usize, asked, caller.ip);
     }
     // SAFETY: the caller's block.
     let reallocation = unsafe { Reallocation::begin(old as usize) };
@@ -393,6 +392,9 @@ pub(super) unsafe extern "C" fn reallocarray(
         let real: unsafe extern "C" fn(Pointer, usize, usize) -> Pointer = transmute(real);
         real(old, count, size)
     };
+    if let Some(slot) = thread::peek() {
+        slot.end_fold();
+    }
     let asked = asked.unwrap_or(usize::MAX);
     reallocation.done(
         allocation!(Reallocarray),

@@ -38,25 +38,24 @@ before! {
 }
 
 /// What comes before the real `prctl`; answers its address.
-pub(super) extern "C" fn before_prctl(option: c_int) -> usize {
+pub(super) extern "C" fn before_prctl(option: c_int, value: usize) -> usize {
     if option == libc::PR_SET_SECCOMP {
-        sandbox();
+        sandbox(value == libc::SECCOMP_MODE_STRICT as usize);
     }
     address(&REAL.prctl)
 }
 
 /// What comes before the real `syscall`; answers its address.
-pub(super) extern "C" fn before_syscall(number: i64, first: usize) -> usize {
-    let filters = match number {
-        libc::SYS_seccomp => {
-            first == libc::SECCOMP_SET_MODE_STRICT as usize
-                || first == libc::SECCOMP_SET_MODE_FILTER as usize
+pub(super) extern "C" fn before_syscall(number: i64, first: usize, second: usize) -> usize {
+    const STRICT: usize = libc::SECCOMP_SET_MODE_STRICT as usize;
+    const FILTER: usize = libc::SECCOMP_SET_MODE_FILTER as usize;
+    match (number, first) {
+        (libc::SYS_seccomp, STRICT) => sandbox(true),
+        (libc::SYS_seccomp, FILTER) => sandbox(false),
+        (libc::SYS_prctl, option) if option as c_int == libc::PR_SET_SECCOMP => {
+            sandbox(second == libc::SECCOMP_MODE_STRICT as usize);
         }
-        libc::SYS_prctl => first as c_int == libc::PR_SET_SECCOMP,
-        _ => false,
-    };
-    if filters {
-        sandbox();
+        _ => {}
     }
     address(&REAL.syscall)
 }
