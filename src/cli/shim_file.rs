@@ -3,13 +3,14 @@
 //! The first of `--shim PATH`, `MEMSPY_SHIM`, and the copy inside this program, which is written once to
 //! `${XDG_CACHE_HOME:-~/.cache}/memspy/<hash of its bytes>/libmemspy.so`. ld.so splits `LD_PRELOAD` at blanks and
 //! colons and can't map a file on a `noexec` mount, so a place with such a name or mount is passed over for a private
-//! directory among the temporary ones.
+//! directory among the temporary ones. Programs that root starts may go on as another user, for whom ld.so would
+//! complain about a library under `/root`: root's place is `/var/cache/memspy`.
 
 use std::env;
 use std::fs;
 use std::io::{self, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
@@ -92,8 +93,21 @@ pub(crate) fn cache_directory() -> Option<PathBuf> {
             .map(PathBuf::from)
             .filter(|path| path.is_absolute())
     };
-    let cache = set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache")))?;
-    Some(cache.join("memspy"))
+    if let Some(cache) = set("XDG_CACHE_HOME") {
+        return Some(cache.join("memspy"));
+    }
+    if effective_user() == 0 {
+        return Some("/var/cache/memspy".into());
+    }
+    set("HOME").map(|home| home.join(".cache/memspy"))
+}
+
+fn effective_user() -> u32 {
+    // SAFETY: geteuid can't fail and touches no memory.
+    #[allow(unsafe_code)]
+    unsafe {
+        libc::geteuid()
+    }
 }
 
 /// Writes the shim to the first place that can take it, or finds it there, and returns its path.
@@ -115,9 +129,7 @@ fn unpack(shim: &[u8]) -> anyhow::Result<PathBuf> {
 
 /// Directories that may hold the shim, best first.
 fn places() -> Vec<PathBuf> {
-    // SAFETY: geteuid can't fail and touches no memory.
-    #[allow(unsafe_code)]
-    let user = unsafe { libc::geteuid() };
+    let user = effective_user();
     let temporary = env::var_os("TMPDIR")
         .map(PathBuf::from)
         .filter(|path| path.is_absolute());
@@ -162,14 +174,13 @@ fn unpack_in(parent: &Path, name: &str, shim: &[u8]) -> io::Result<PathBuf> {
 /// Makes a directory, or accepts one that nobody else can write to: what lies there gets loaded into programs.
 fn own_directory(directory: &Path) -> io::Result<()> {
     match fs::DirBuilder::new().mode(0o755).create(directory) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-        _ => {}
+        // Readable for everybody whatever the umask: a recorded program may go on as another user.
+        Ok(()) => fs::set_permissions(directory, fs::Permissions::from_mode(0o755))?,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(error),
     }
     let metadata = fs::symlink_metadata(directory)?;
-    // SAFETY: geteuid can't fail and touches no memory.
-    #[allow(unsafe_code)]
-    let user = unsafe { libc::geteuid() };
-    if !metadata.is_dir() || metadata.uid() != user || metadata.mode() & 0o022 != 0 {
+    if !metadata.is_dir() || metadata.uid() != effective_user() || metadata.mode() & 0o022 != 0 {
         return Err(io::Error::other(format!(
             "{} is not a directory that only you can write to",
             directory.display()
@@ -187,8 +198,8 @@ fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = fs::OpenOptions::new()
         .write(true)
         .create_new(true)
-        .mode(0o644)
         .open(path)?;
+    file.set_permissions(fs::Permissions::from_mode(0o644))?;
     file.write_all(bytes)
 }
 

@@ -63,7 +63,7 @@ pub(crate) fn untraced(logs: &[PathBuf], root: u32) -> Vec<String> {
         };
         if went_on(path).unwrap_or(false) {
             sentences.push(format!(
-                "process {} went on from {} to a program that left no log (static, setuid or another libc?)",
+                "process {} went on from {} to a program that left no log (static, setuid, another libc or user?)",
                 last.pid,
                 show(&last.exe)
             ));
