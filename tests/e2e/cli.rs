@@ -1,6 +1,10 @@
 //! The command line itself: what `--help` teaches, what a wrong one gets.
 
-use crate::support::{finish, memspy};
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use crate::support::{finish, memspy, repository};
 
 #[test]
 fn help_shows_an_example_and_the_exit_codes() {
@@ -44,8 +48,8 @@ fn bash_accepts_the_bash_completions() {
     assert!(script.stdout().contains("shim-path"), "{script}");
 }
 
-#[test]
-fn every_subcommand_has_a_manual_page() {
+/// The subcommands that `--help` lists.
+fn subcommands() -> Vec<String> {
     let help = finish(memspy().arg("--help")).success();
     let listed = help
         .stdout()
@@ -56,25 +60,67 @@ fn every_subcommand_has_a_manual_page() {
         .split("\n\n")
         .next()
         .expect("a blank line ends the list");
-    let names = listed.lines().filter_map(|line| {
-        let name = line.strip_prefix("  ")?;
-        if name.starts_with(' ') {
-            None
-        } else {
-            name.split_whitespace().next()
+    let name = |line: &str| {
+        let name = line.strip_prefix("  ")?.split(' ').next()?;
+        (!name.is_empty() && name != "help").then(|| name.to_owned())
+    };
+    let names: Vec<String> = listed.lines().filter_map(name).collect();
+    assert!(names.len() >= 4, "{help}");
+    names
+}
+
+/// The words beginning with `MEMSPY_` in the sources below a directory.
+fn variables(directory: &Path, found: &mut BTreeSet<String>) {
+    for entry in fs::read_dir(directory).expect("the sources can be read") {
+        let path = entry.expect("an entry can be read").path();
+        if path.is_dir() {
+            variables(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = fs::read_to_string(&path).expect("a source is text");
+            for rest in text.split("MEMSPY_").skip(1) {
+                let end = rest
+                    .find(|c: char| !c.is_ascii_uppercase() && c != '_')
+                    .unwrap_or(rest.len());
+                if end > 0 {
+                    found.insert(format!("MEMSPY_{}", &rest[..end]));
+                }
+            }
         }
-    });
-    let mut pages = 0;
-    for name in names.filter(|name| *name != "help") {
-        let page = finish(memspy().args(["man", name])).success();
+    }
+}
+
+#[test]
+fn the_readme_names_every_subcommand_and_every_variable() {
+    let mut readme = fs::read_to_string(repository().join("README.md")).expect("there is a README");
+    for name in subcommands() {
+        assert!(
+            readme.contains(&format!("`memspy {name}")),
+            "README.md lacks memspy {name}"
+        );
+    }
+    let mut names = BTreeSet::new();
+    variables(&repository().join("src"), &mut names);
+    // How the build script tells the program where the shim is.
+    names.remove("MEMSPY_SHIM_FILE");
+    assert!(names.contains("MEMSPY_LOG"), "{names:?}");
+    for name in names {
+        assert!(
+            readme.contains(&format!("`{name}`")),
+            "README.md lacks {name}"
+        );
+    }
+}
+
+#[test]
+fn every_subcommand_has_a_manual_page() {
+    for name in subcommands() {
+        let page = finish(memspy().args(["man", &name])).success();
         let shown = name.replace('-', "\\-");
         assert!(
             page.stdout().contains(&format!("memspy\\-{shown}")),
             "{page}"
         );
-        pages += 1;
     }
-    assert!(pages >= 4, "{help}");
     let page = finish(memspy().args(["man", "frobnicate"])).code(1);
     assert!(
         page.stderr().contains("no subcommand 'frobnicate'"),
