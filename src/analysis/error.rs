@@ -55,6 +55,14 @@ pub enum Error {
 }
 
 impl Error {
+    /// The text with what the system said.
+    pub(crate) fn in_full(&self) -> String {
+        match self {
+            Error::Io { source, .. } => format!("{self}: {source}"),
+            _ => self.to_string(),
+        }
+    }
+
     pub(crate) fn io(path: &Path, verb: &'static str, source: io::Error) -> Error {
         Error::Io {
             path: path.into(),
@@ -75,9 +83,7 @@ pub(crate) fn shown(path: &Path) -> String {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self {
-            Error::Io { path, verb, source } => {
-                write!(f, "{}: can't {verb} it: {source}", shown(path))
-            }
+            Error::Io { path, verb, .. } => write!(f, "{}: can't {verb} it", shown(path)),
             Error::NotAFile { path, kind } => write!(
                 f,
                 "{}: is a {kind}, not a log file; to read a stream, give it on standard input \

@@ -425,7 +425,7 @@ pub struct Start {
     /// Bytes of a page, 0 when the line does not say.
     pub page: u64,
     /// In a forked child: where it came from.
-    pub parent: Option<Parent>,
+    pub forked_from: Option<Parent>,
 }
 
 /// The image of which a forked child began as a copy.
@@ -435,7 +435,10 @@ pub struct Parent {
     pub pid: u32,
     /// The parent's log, bytes from outside.
     pub log: Box<[u8]>,
-    /// Of each of the parent's threads, the number of the last event that the child inherits.
+    /// The highest thread number that the parent had given.
+    pub streams: u64,
+    /// Of the parent's threads that lived, the number of the last event that the child inherits.
+    /// Other threads up to `streams` had ended: the child inherits all of theirs.
     pub cut: Vec<(u32, u64)>,
 }
 

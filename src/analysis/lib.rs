@@ -12,6 +12,7 @@ pub mod damage;
 pub mod decode;
 mod error;
 pub mod event;
+pub mod histogram;
 mod index;
 mod lines;
 pub mod log;
@@ -22,8 +23,10 @@ pub mod replay;
 pub mod site;
 mod site_tally;
 mod source;
+pub mod summary;
 pub mod tail;
 mod text;
+pub mod tree;
 pub mod verdict;
 
 pub use error::Error;

@@ -7,7 +7,7 @@
 use crate::damage::Damage;
 use crate::decode::{self, BadLine};
 use crate::error::Error;
-use crate::event::{Event, What};
+use crate::event::{Event, Parent, What};
 use crate::index::{Block, place};
 use crate::log::Log;
 use std::cmp::Reverse;
@@ -56,8 +56,29 @@ pub struct Step<'a> {
     pub text: &'a [u8],
 }
 
-/// Of each thread, the number of the last event to take.
-pub type Cut = HashMap<u32, u64>;
+/// Which events to take of each thread: those that a forked child inherits.
+#[derive(Clone, Debug, Default)]
+pub struct Cut {
+    named: HashMap<u32, u64>,
+    streams: u64,
+}
+
+impl Cut {
+    /// What a child inherits of its parent's log.
+    pub fn of(parent: &Parent) -> Cut {
+        Cut {
+            named: parent.cut.iter().copied().collect(),
+            streams: parent.streams,
+        }
+    }
+
+    /// The number of the last event to take of a thread; 0 for none, 2^64-1 for all.
+    pub fn last(&self, thread: u32) -> u64 {
+        let ended = u64::from(thread) <= self.streams;
+        let other = if ended { u64::MAX } else { 0 };
+        self.named.get(&thread).copied().unwrap_or(other)
+    }
+}
 
 /// The events of one log in time order.
 pub struct Merge<'a> {
@@ -124,9 +145,7 @@ impl<'a> Merge<'a> {
         let mut turns = BinaryHeap::new();
         let mut from = 0;
         for run in blocks.chunk_by(|a, b| a.thread == b.thread) {
-            let last = cut.map_or(u64::MAX, |cut| {
-                cut.get(&run[0].thread).copied().unwrap_or(0)
-            });
+            let last = cut.map_or(u64::MAX, |cut| cut.last(run[0].thread));
             let taken = run.iter().take_while(|block| block.n <= last).count();
             if taken > 0 {
                 turns.push(Reverse((run[0].t, Rank::Releases, streams.len() as u32)));
@@ -276,10 +295,7 @@ impl<'a> Merge<'a> {
                 .source
                 .read_at(&mut open.text[start..end], block.at())?;
         }
-        let cut = match self.cut {
-            Some(cut) => cut.get(&block.thread).copied().unwrap_or(0),
-            None => u64::MAX,
-        };
+        let cut = self.cut.map_or(u64::MAX, |cut| cut.last(block.thread));
         // Without a first line, the thread's own number is the better guess.
         let pid = match self.log.pid() {
             0 => block.tid,

@@ -392,10 +392,13 @@ fn a_forked_child_begins_with_its_parents_blocks() {
         &[&malloc(10, 1, 0x10), &malloc(20, 2, 0x20), &free(30, 0x10)],
     );
     parent.block(2, &[&malloc(12, 4, 0x40)]);
+    parent.last_block(3, &[&malloc(13, 16, 0x50)]);
+    parent.block(4, &[&malloc(14, 32, 0x60)]);
     parent.end(1, 99);
     parent.write(&place.path("memspy.sh.4711.jsonl"));
     let mut child = TestLog::new(
-        ",\"parent\":{\"pid\":4711,\"log\":\"memspy.sh.4711.jsonl\",\"cut\":[[1,2],[2,0]]}",
+        ",\"forked_from\":{\"pid\":4711,\"log\":\"/gone/memspy.sh.4711.jsonl\",\"streams\":3,\
+         \"cut\":[[1,2],[2,0]]}",
     );
     child.block(1, &[&free(5, 0x10), &malloc(6, 8, 0x80)]);
     child.end(1, 99);
@@ -406,8 +409,8 @@ fn a_forked_child_begins_with_its_parents_blocks() {
         outcome.inheritance,
         Inheritance::Read { complete: true, .. }
     ));
-    assert_eq!(outcome.memory.heap.inherited(), level(3, 2));
-    assert_eq!(outcome.memory.heap.now(), level(10, 2));
+    assert_eq!(outcome.memory.heap.inherited(), level(19, 3));
+    assert_eq!(outcome.memory.heap.now(), level(26, 3));
     assert_eq!(outcome.memory.heap.oddities().total(), 0);
 
     std::fs::remove_file(place.path("memspy.sh.4711.jsonl")).expect("there");
@@ -465,7 +468,7 @@ fn what_is_no_log_is_refused_in_one_clear_line() {
     assert!(directory.contains("directory"));
     let missing = Log::open(&place.path("x.jsonl"))
         .expect_err("is not there")
-        .to_string();
+        .in_full();
     assert!(missing.contains("No such file"));
 }
 

@@ -7,6 +7,8 @@ use crate::event::Parent;
 use crate::log::Log;
 use crate::merge::{Cut, Merge, Step};
 use crate::model::{Change, Memory};
+use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -124,12 +126,12 @@ pub fn replay<V: Visitor>(log: &Log, visitor: &mut V) -> Result<Outcome, Error> 
 /// The memory with which an image began.
 fn inherited(log: &Log, generation: usize) -> (Memory, Inheritance) {
     let page = log.start().map_or(0, |start| start.page);
-    let Some(parent) = log.start().and_then(|start| start.parent.as_ref()) else {
+    let Some(parent) = log.start().and_then(|start| start.forked_from.as_ref()) else {
         return (Memory::new(page), Inheritance::None);
     };
     let path = parent_log(log.path(), parent);
     let read = if generation < MOST_GENERATIONS {
-        read_parent(&path, parent, generation)
+        read_parent(log, &path, parent, generation)
     } else {
         Err(format!(
             "more than {MOST_GENERATIONS} generations of parents"
@@ -147,22 +149,33 @@ fn inherited(log: &Log, generation: usize) -> (Memory, Inheritance) {
     }
 }
 
-/// Where a child's parent's log lies: beside the child's own. A compressed one will do.
+/// Where a child's parent's log lies: beside the child's own, for logs are moved together, else
+/// where it was written. A compressed one will do.
 fn parent_log(child: &Path, parent: &Parent) -> PathBuf {
-    let given = Path::new(std::ffi::OsStr::from_bytes(&parent.log));
-    // Logs are moved together; a path from a log is not trusted with more than a name.
-    let name = given.file_name().unwrap_or_default();
-    let path = child.with_file_name(name);
-    let mut compressed = path.clone().into_os_string();
-    compressed.push(".zst");
-    if !path.exists() && Path::new(&compressed).exists() {
-        return compressed.into();
-    }
-    path
+    let given = Path::new(OsStr::from_bytes(&parent.log));
+    let beside = child.with_file_name(given.file_name().unwrap_or_default());
+    let compressed = |path: &Path| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(".zst");
+        PathBuf::from(name)
+    };
+    let places = [
+        beside.clone(),
+        compressed(&beside),
+        given.to_owned(),
+        compressed(given),
+    ];
+    let found = places.into_iter().find(|path| path.is_file());
+    found.unwrap_or(beside)
 }
 
-fn read_parent(path: &Path, parent: &Parent, generation: usize) -> Result<(Memory, bool), String> {
-    let log = Log::open(path).map_err(|why| why.to_string())?;
+fn read_parent(
+    child: &Log,
+    path: &Path,
+    parent: &Parent,
+    generation: usize,
+) -> Result<(Memory, bool), String> {
+    let log = Log::open(path).map_err(|why| why.in_full())?;
     if log.pid() != parent.pid {
         return Err(format!(
             "it is the log of process {}, not of {}",
@@ -170,9 +183,13 @@ fn read_parent(path: &Path, parent: &Parent, generation: usize) -> Result<(Memor
             parent.pid
         ));
     }
+    let boot = |log: &Log| log.start().map(|start| start.boot_id.clone());
+    if boot(&log) != boot(child) {
+        return Err("it is the log of another boot's process".into());
+    }
     let (mut memory, before) = inherited(&log, generation + 1);
-    let cut: Cut = parent.cut.iter().copied().collect();
-    let mut seen = Cut::new();
+    let cut = Cut::of(parent);
+    let mut seen: HashMap<u32, u64> = HashMap::new();
     let mut merge = Merge::up_to(&log, Some(&cut));
     merge
         .run(|step| {
@@ -181,10 +198,11 @@ fn read_parent(path: &Path, parent: &Parent, generation: usize) -> Result<(Memor
             *last = step.n.max(*last);
             ControlFlow::Continue(())
         })
-        .map_err(|why| why.to_string())?;
-    let whole = cut
+        .map_err(|why| why.in_full())?;
+    let whole = parent
+        .cut
         .iter()
-        .all(|(thread, n)| *n == 0 || seen.get(thread) == Some(n));
+        .all(|(thread, n)| seen.get(thread).copied().unwrap_or(0) >= *n);
     let complete = whole
         && merge.damage().is_none()
         && log.damage().is_none()

@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 
 use crate::{
     check, completions, doctor, exit, export, flamegraph, leaks, man, run, shim_file, sites,
-    symbol_worker,
+    summary, symbol_worker,
 };
 
 /// A flight recorder for the memory of any Linux process.
@@ -29,6 +29,7 @@ pub(crate) enum Command {
     Run(run::Args),
     Check(Box<check::Args>),
     Leaks(leaks::Args),
+    Summary(summary::Args),
     Sites(sites::Args),
     Flamegraph(flamegraph::Args),
     Export(export::Args),

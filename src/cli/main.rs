@@ -6,6 +6,7 @@
 mod amount;
 mod args;
 mod check;
+mod colour;
 mod completions;
 mod doctor;
 mod exit;
@@ -25,6 +26,7 @@ mod signal;
 mod site_logs;
 mod sites;
 mod size;
+mod summary;
 mod symbol_worker;
 mod terminal;
 mod untraced;
@@ -46,6 +48,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(args),
         Command::Leaks(args) => leaks::run(&args),
         Command::Check(args) => check::run(*args),
+        Command::Summary(args) => summary::run(&args),
         Command::Sites(args) => sites::run(&args),
         Command::Flamegraph(args) => flamegraph::run(&args),
         Command::Export(args) => export::run(&args),

@@ -52,6 +52,11 @@ pub(crate) fn ignoring_sigpipe<T>(work: impl FnOnce() -> T) -> T {
     result
 }
 
+/// Makes a closed pipe an error of the write: for reports, which then end well.
+pub(crate) fn ignore_sigpipe() {
+    set_disposition(libc::SIGPIPE, libc::SIG_IGN);
+}
+
 /// The signal state that a launched program must find.
 pub(crate) struct Inherited {
     mask: sigset_t,

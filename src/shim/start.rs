@@ -370,7 +370,7 @@ fn parents_state() -> Option<&'static [u8]> {
     // SAFETY: `bump` gave out these bytes to nobody else.
     let room = unsafe { core::slice::from_raw_parts_mut(room.as_ptr(), ROOM) };
     let mut line = Line::whole(room, const { &tag(Op::Start) });
-    line.open(const { &key("parent") });
+    line.open(const { &key("forked_from") });
     let from = line.len();
     line.raw(b"{\"pid\":");
     line.digits(sys::getppid() as u64);
@@ -459,7 +459,7 @@ fn put_start(line: &mut Line, program: &Program, parent: Option<&[u8]>, mono_ns:
     line.name(const { &key("stacks") }, config.stacks.name());
     line.num(const { &key("page") }, 4096);
     if let Some(parent) = parent {
-        line.open(const { &key("parent") });
+        line.open(const { &key("forked_from") });
         line.raw(parent);
     }
 }

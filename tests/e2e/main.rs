@@ -19,5 +19,7 @@ mod names;
 mod run;
 /// `memspy sites`, `flamegraph` and `export`: figures held against other readers of the same files.
 mod sites;
+/// `memspy summary`: the story, its JSON, bad input; the schema of the log.
+mod summary;
 /// What libmemspy.so exports and needs; that nobody else defines a hook.
 mod symbols;

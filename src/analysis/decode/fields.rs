@@ -5,8 +5,7 @@ use super::text::Text;
 use crate::event::*;
 use memspy_log::Op;
 use serde::Deserialize;
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserializer, Error, MapAccess, Visitor};
+use serde::de::{Deserializer, Error, Visitor};
 use std::fmt;
 
 /// Every key that a line can have; a key has one type in the whole log.
@@ -42,6 +41,7 @@ struct Fields {
     exe: Option<Text>,
     fd: Option<Int>,
     flags: Option<Int>,
+    forked_from: Option<Image>,
     from: Option<Hex>,
     groups: Option<u64>,
     hint: Option<Hex>,
@@ -72,7 +72,7 @@ struct Fields {
     open: Option<Vec<(u32, u64)>>,
     own: Option<bool>,
     page: Option<u64>,
-    parent: Option<Before>,
+    parent: Option<u32>,
     path: Option<Text>,
     pause_ns: Option<u64>,
     perms: Option<Text>,
@@ -100,38 +100,15 @@ struct Fields {
     why: Option<Text>,
 }
 
-/// What comes before: a stack node's caller, or the image that forked this one.
-enum Before {
-    Node(u32),
-    Image(Image),
-}
-
-impl<'de> Deserialize<'de> for Before {
-    fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
-        struct Either;
-        impl<'de> Visitor<'de> for Either {
-            type Value = Before;
-            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-                f.write_str("the number of a stack node or an object about the parent process")
-            }
-            fn visit_u64<E: Error>(self, node: u64) -> Result<Before, E> {
-                let node = u32::try_from(node).map_err(E::custom)?;
-                Ok(Before::Node(node))
-            }
-            fn visit_map<M: MapAccess<'de>>(self, object: M) -> Result<Before, M::Error> {
-                Image::deserialize(MapAccessDeserializer::new(object)).map(Before::Image)
-            }
-        }
-        json.deserialize_any(Either)
-    }
-}
-
+/// The image of which a forked child is a copy.
 #[derive(Deserialize)]
 struct Image {
     #[serde(default)]
     pid: u32,
     #[serde(default)]
     log: Text,
+    #[serde(default)]
+    streams: u64,
     #[serde(default)]
     cut: Vec<(u32, u64)>,
 }
@@ -238,10 +215,7 @@ impl Fields {
             }),
             Op::Stack => What::Stack(StackNode {
                 id: self.id.ok_or("id")?,
-                parent: match self.parent {
-                    Some(Before::Node(parent)) => parent,
-                    _ => 0,
-                },
+                parent: self.parent.unwrap_or(0),
                 module: self.module.unwrap_or(0),
                 ip: address(self.ip).ok_or("ip")?,
                 cut: self.cut.map(|why| match &*why.word() {
@@ -372,14 +346,12 @@ impl Fields {
             mode: owned(self.mode.take()),
             stacks: owned(self.stacks.take()),
             page: self.page.unwrap_or(0),
-            parent: match self.parent.take() {
-                Some(Before::Image(image)) => Some(Parent {
-                    pid: image.pid,
-                    log: image.log.0.into(),
-                    cut: image.cut,
-                }),
-                _ => None,
-            },
+            forked_from: self.forked_from.take().map(|image| Parent {
+                pid: image.pid,
+                log: image.log.0.into(),
+                streams: image.streams,
+                cut: image.cut,
+            }),
         })
     }
 

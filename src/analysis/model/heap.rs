@@ -51,12 +51,16 @@ pub struct Level {
 }
 
 impl Level {
-    fn add(&mut self, bytes: u64) {
+    /// Adds a block of so many bytes.
+    #[inline]
+    pub fn add(&mut self, bytes: u64) {
         self.bytes = self.bytes.saturating_add(bytes);
         self.blocks += 1;
     }
 
-    fn remove(&mut self, bytes: u64) {
+    /// Takes a block of so many bytes away; never below zero.
+    #[inline]
+    pub fn remove(&mut self, bytes: u64) {
         self.bytes = self.bytes.saturating_sub(bytes);
         self.blocks = self.blocks.saturating_sub(1);
     }

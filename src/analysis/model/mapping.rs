@@ -4,6 +4,7 @@
 
 use crate::event::{Address, Arena, ArenaChange, Brk, Mmap, Mremap, Range, StackId, Via};
 use crate::merge::Step;
+use serde::Serialize;
 use std::collections::BTreeMap;
 
 /// A range of pages that an mmap call gave and that is still there.
@@ -33,6 +34,26 @@ pub struct Mapping {
     pub inherited: bool,
 }
 
+/// Bytes of mappings, now and at most.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Mapped {
+    /// Bytes that are mapped.
+    pub bytes: u64,
+    /// The most bytes that were mapped at one time.
+    pub peak: u64,
+}
+
+impl Mapped {
+    fn add(&mut self, bytes: u64) {
+        self.bytes = self.bytes.saturating_add(bytes);
+        self.peak = self.peak.max(self.bytes);
+    }
+
+    fn remove(&mut self, bytes: u64) {
+        self.bytes = self.bytes.saturating_sub(bytes);
+    }
+}
+
 /// The program break.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Break {
@@ -51,6 +72,8 @@ pub struct Mappings {
     ranges: BTreeMap<Address, Mapping>,
     /// Pieces that an mremap took away and will put down again, by the old address.
     lifted: Vec<(Address, Mapping)>,
+    by_program: Mapped,
+    by_malloc: Mapped,
     brk: Option<Break>,
     arenas: BTreeMap<Address, Arena>,
 }
@@ -67,6 +90,8 @@ impl Mappings {
             page: if page.is_power_of_two() { page } else { 4096 },
             ranges: BTreeMap::new(),
             lifted: Vec::new(),
+            by_program: Mapped::default(),
+            by_malloc: Mapped::default(),
             brk: None,
             arenas: BTreeMap::new(),
         }
@@ -86,6 +111,16 @@ impl Mappings {
     pub fn at(&self, address: Address) -> Option<(Address, &Mapping)> {
         let (start, mapping) = self.ranges.range(..=address).next_back()?;
         (address < mapping.end).then_some((*start, mapping))
+    }
+
+    /// Bytes of the mappings that the program made by itself.
+    pub fn by_program(&self) -> Mapped {
+        self.by_program
+    }
+
+    /// Bytes of the mappings that were made inside a libc function, malloc or another.
+    pub fn by_malloc(&self) -> Mapped {
+        self.by_malloc
     }
 
     /// The program break; `None` before the first event about it.
@@ -119,7 +154,25 @@ impl Mappings {
             inherited: false,
         };
         if mapping.end > call.addr {
-            self.ranges.insert(call.addr, mapping);
+            self.put(call.addr, mapping);
+        }
+    }
+
+    fn put(&mut self, start: Address, mapping: Mapping) {
+        self.share(&mapping).add(mapping.end - start);
+        self.ranges.insert(start, mapping);
+    }
+
+    fn take(&mut self, start: Address) -> Option<Mapping> {
+        let mapping = self.ranges.remove(&start)?;
+        self.share(&mapping).remove(mapping.end - start);
+        Some(mapping)
+    }
+
+    fn share(&mut self, mapping: &Mapping) -> &mut Mapped {
+        match mapping.via {
+            Some(_) => &mut self.by_malloc,
+            None => &mut self.by_program,
         }
     }
 
@@ -168,7 +221,7 @@ impl Mappings {
             n: step.n,
             inherited: false,
         });
-        self.ranges.insert(call.addr, Mapping { end, ..mapping });
+        self.put(call.addr, Mapping { end, ..mapping });
     }
 
     pub(super) fn set_break(&mut self, call: &Brk) {
@@ -193,6 +246,8 @@ impl Mappings {
         for mapping in self.ranges.values_mut() {
             mapping.inherited = true;
         }
+        self.by_program.peak = self.by_program.bytes;
+        self.by_malloc.peak = self.by_malloc.bytes;
     }
 
     /// Cuts mappings at both ends of a range and replaces what lies inside.
@@ -209,7 +264,7 @@ impl Mappings {
             .map(|(from, _)| *from)
             .collect();
         for from in hit {
-            let Some(mapping) = self.ranges.remove(&from) else {
+            let Some(mapping) = self.take(from) else {
                 continue;
             };
             if from < start {
@@ -217,7 +272,7 @@ impl Mappings {
                     end: start,
                     ..mapping
                 };
-                self.ranges.insert(from, before);
+                self.put(from, before);
             }
             let inside = from.max(start);
             let part = Mapping {
@@ -226,15 +281,160 @@ impl Mappings {
                 ..mapping
             };
             if let Some(part) = change(inside, part) {
-                self.ranges.insert(inside, part);
+                self.put(inside, part);
             }
             if mapping.end > end {
                 let after = Mapping {
                     offset: mapping.offset.saturating_add(end - from),
                     ..mapping
                 };
-                self.ranges.insert(end, after);
+                self.put(end, after);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Event, What};
+    use crate::merge::Half;
+    use memspy_log::Op;
+
+    fn event(via: Option<Via>) -> Event {
+        Event {
+            t: 1,
+            dt: 0,
+            tid: 1,
+            stack: 0,
+            op: Op::Mmap,
+            via,
+            err: None,
+            what: What::Unload { module: 0 },
+        }
+    }
+
+    fn map(mappings: &mut Mappings, addr: Address, size: u64, via: Option<Via>) {
+        let event = event(via);
+        let step = Step {
+            time: 1,
+            half: Half::Whole,
+            event: &event,
+            thread: 1,
+            n: 1,
+            text: b"",
+        };
+        let call = Mmap {
+            addr,
+            hint: 0,
+            size,
+            prot: 3,
+            flags: 34,
+            fd: -1,
+            offset: 0,
+        };
+        mappings.mmap(&step, &call);
+    }
+
+    fn ranges(mappings: &Mappings) -> Vec<(Address, Address, u32)> {
+        let ranges = mappings.iter();
+        ranges
+            .map(|(start, mapping)| (start, mapping.end, mapping.prot))
+            .collect()
+    }
+
+    #[test]
+    fn a_partial_munmap_leaves_both_ends() {
+        let mut mappings = Mappings::new(4096);
+        map(&mut mappings, 0x10000, 0x4fff, None);
+        mappings.remove(0x11000, 0x1001);
+        assert_eq!(
+            ranges(&mappings),
+            [(0x10000, 0x11000, 3), (0x13000, 0x15000, 3)]
+        );
+        assert_eq!(
+            mappings.by_program(),
+            Mapped {
+                bytes: 0x3000,
+                peak: 0x5000
+            }
+        );
+        assert_eq!(
+            mappings.at(0x13000).map(|(_, mapping)| mapping.offset),
+            Some(0x3000)
+        );
+        assert_eq!(mappings.at(0x12fff), None);
+    }
+
+    #[test]
+    fn a_mapping_over_another_takes_its_place() {
+        let mut mappings = Mappings::new(4096);
+        map(&mut mappings, 0x10000, 0x4000, None);
+        map(&mut mappings, 0x12000, 0x4000, Some(Via::Call(Op::Malloc)));
+        assert_eq!(
+            ranges(&mappings),
+            [(0x10000, 0x12000, 3), (0x12000, 0x16000, 3)]
+        );
+        assert_eq!(mappings.by_program().bytes, 0x2000);
+        assert_eq!(mappings.by_malloc().bytes, 0x4000);
+    }
+
+    #[test]
+    fn protection_changes_in_the_middle_only() {
+        let mut mappings = Mappings::new(4096);
+        map(&mut mappings, 0x10000, 0x3000, None);
+        let range = Range {
+            addr: 0x11000,
+            size: 1,
+        };
+        mappings.protect(range, 0);
+        assert_eq!(
+            ranges(&mappings),
+            [
+                (0x10000, 0x11000, 3),
+                (0x11000, 0x12000, 0),
+                (0x12000, 0x13000, 3)
+            ]
+        );
+        assert_eq!(mappings.by_program().bytes, 0x3000);
+    }
+
+    #[test]
+    fn a_mapping_that_moves_keeps_what_made_it() {
+        let mut mappings = Mappings::new(4096);
+        map(&mut mappings, 0x10000, 0x2000, Some(Via::Call(Op::Malloc)));
+        let call = Mremap {
+            old: 0x10000,
+            old_size: 0x2000,
+            size: 0x8000,
+            flags: 1,
+            hint: 0,
+            addr: 0x50000,
+        };
+        let event = event(Some(Via::Call(Op::Realloc)));
+        let step = Step {
+            time: 9,
+            half: Half::Acquire,
+            event: &event,
+            thread: 1,
+            n: 2,
+            text: b"",
+        };
+        mappings.lift(&call);
+        assert_eq!(ranges(&mappings), []);
+        mappings.mremap(&step, &call);
+        assert_eq!(ranges(&mappings), [(0x50000, 0x58000, 3)]);
+        let via = mappings.at(0x50000).and_then(|(_, mapping)| mapping.via);
+        assert_eq!(via, Some(Via::Call(Op::Malloc)));
+    }
+
+    #[test]
+    fn ranges_at_the_end_of_the_address_space_do_not_wrap() {
+        let mut mappings = Mappings::new(4096);
+        map(&mut mappings, u64::MAX - 10, u64::MAX, None);
+        map(&mut mappings, 0, 0, None);
+        mappings.remove(u64::MAX, u64::MAX);
+        mappings.remove(0, u64::MAX);
+        assert_eq!(ranges(&mappings), []);
     }
 }

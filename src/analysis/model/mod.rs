@@ -6,7 +6,7 @@ mod mapping;
 
 pub use code::{Modules, Stacks};
 pub use heap::{Counts, Heap, Level, LiveBlock, Oddities, Peak};
-pub use mapping::{Break, Mapping, Mappings};
+pub use mapping::{Break, Mapped, Mapping, Mappings};
 
 use crate::event::What;
 use crate::merge::{Half, Step};

@@ -22,10 +22,6 @@ const FIRST_REACH: usize = 16 << 20;
 /// How far below the known part of its own stack a thread is looked for later.
 const NEXT_REACH: usize = 64 << 10;
 
-/// Stack that a walk takes in the worst case, in bytes. Measured: 2700 for code that is new, 3900 when a signal frame
-/// has to be worked out; most walks take a third of that.
-const WALK_STACK: usize = 4608;
-
 static MAIN_FROM: AtomicUsize = AtomicUsize::new(0);
 static MAIN_TO: AtomicUsize = AtomicUsize::new(0);
 static MAPPINGS: AtomicU32 = AtomicU32::new(1);
@@ -110,8 +106,6 @@ pub(super) struct OwnStack {
     from: AtomicUsize,
     /// The thread for which nothing was found at first.
     missed: AtomicU64,
-    /// The lowest address down to which a walk had room.
-    roomy: AtomicUsize,
 }
 
 impl OwnStack {
@@ -119,7 +113,6 @@ impl OwnStack {
         thread: AtomicUsize::new(0),
         from: AtomicUsize::new(usize::MAX),
         missed: AtomicU64::new(0),
-        roomy: AtomicUsize::new(usize::MAX),
     };
 
     /// The stack around `sp` if it is the main thread's or this thread's own, and known.
@@ -161,29 +154,6 @@ impl OwnStack {
         }))
     }
 
-    /// Whether there is room for a walk below `sp`. Hosts allocate on the last page before a guard page, and on signal
-    /// stacks that are just large enough for the kernel.
-    pub(super) fn has_room(&self, sp: usize) -> bool {
-        let low = sp.saturating_sub(WALK_STACK);
-        let known = self.known(sp).is_some();
-        if known && low >= self.roomy.load(Relaxed) {
-            return true;
-        }
-        let pages = (low & !(PAGE - 1)..sp).step_by(PAGE);
-        let has_room = match known {
-            true => pages.rev().all(is_readable),
-            false => match signal_stack() {
-                Some(stack) if stack.contains(&sp) => low >= stack.start,
-                Some(_) => pages.rev().all(is_readable),
-                None => false,
-            },
-        };
-        if known && has_room {
-            self.roomy.store(low, Relaxed);
-        }
-        has_room
-    }
-
     /// Finds out whether the pages from `page` up to the thread pointer, or to what is known, are there.
     fn look_for_own(&self, page: usize) {
         let thread = thread_pointer();
@@ -197,9 +167,6 @@ impl OwnStack {
             return;
         }
         if (page..top).step_by(PAGE).all(is_readable) {
-            if !known {
-                self.roomy.store(usize::MAX, Relaxed);
-            }
             // In this order a signal handler in between sees either no stack or a right one.
             self.thread.store(0, Relaxed);
             core::sync::atomic::compiler_fence(AcqRel);
@@ -237,24 +204,6 @@ fn is_readable(address: usize) -> bool {
         )
     };
     answer == Err(sys::Errno(libc::EINVAL))
-}
-
-/// The thread's signal stack, empty when it has none; `None` when the kernel must not be asked.
-fn signal_stack() -> Option<core::ops::Range<usize>> {
-    if NO_SYSTEM_CALLS.load(Relaxed) {
-        return None;
-    }
-    // `stack_t`: start, flags, size.
-    let mut stack = [0usize; 3];
-    // SAFETY: the kernel writes one `stack_t`, three words on x86-64.
-    let _ = unsafe {
-        sys::syscall(
-            libc::SYS_sigaltstack,
-            [0, (&raw mut stack) as usize, 0, 0, 0, 0],
-        )
-    };
-    let [start, _, size] = stack;
-    Some(start..start.saturating_add(size))
 }
 
 #[cfg(test)]
@@ -334,15 +283,5 @@ mod tests {
         );
         protect(at);
         assert_eq!(OwnStack::UNKNOWN.find(at + 100), None);
-    }
-
-    #[test]
-    fn a_walk_needs_room_above_a_page_that_cannot_be_used() {
-        start();
-        let at = map(4);
-        protect(at);
-        let own = OwnStack::UNKNOWN;
-        assert!(own.has_room(at + 3 * 4096));
-        assert!(!own.has_room(at + 4096 + 1000));
     }
 }

@@ -5,7 +5,7 @@
 
 use super::Cut;
 use super::bounds::{self, Bounds, OwnStack};
-use super::cfi::{self, Caller, SavedBp};
+use super::cfi::{self, Caller, Context, SavedBp};
 use super::memo::{Memo, Suffix};
 use super::rule::{Key, Rule, Step};
 use crate::modules;
@@ -65,6 +65,7 @@ pub(super) struct Walk<'a> {
     words_count: usize,
     bounds: Bounds,
     own: &'a OwnStack,
+    context: &'a mut Context,
     generation: u32,
     /// The mappings' generation when the walk began.
     pub(super) mappings: u32,
@@ -79,7 +80,7 @@ impl<'a> Walk<'a> {
         caller: &super::Caller,
         generation: u32,
         own: &'a OwnStack,
-        (frames, words): (&'a mut [Frame], &'a mut [Word]),
+        (frames, words, context): (&'a mut [Frame], &'a mut [Word], &'a mut Context),
         by_frame_pointer: bool,
     ) -> Walk<'a> {
         let mappings = bounds::mappings();
@@ -97,6 +98,7 @@ impl<'a> Walk<'a> {
             words_count: 0,
             bounds,
             own,
+            context,
             generation,
             mappings,
             by_frame_pointer,
@@ -128,6 +130,10 @@ impl<'a> Walk<'a> {
     /// A frame, or the memo's frame behind the last.
     pub(super) fn reached(&self, index: usize) -> Option<&Frame> {
         self.frames.get(..self.pushed)?.get(index)
+    }
+
+    pub(super) fn context(&mut self) -> &mut Context {
+        self.context
     }
 
     /// A word of the stack, noted.
@@ -233,7 +239,7 @@ impl<'a> Walk<'a> {
                 module: module.id,
             },
             Some(module) => Rule {
-                step: cfi::rule(module, address),
+                step: cfi::rule(module, address, self.context),
                 module: module.id,
             },
             None => Rule {

@@ -1,0 +1,69 @@
+//! `memspy summary`: what a program did with memory, on one screen.
+
+mod json;
+mod kernel;
+mod text;
+mod tree;
+
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+
+use memspy_analysis::log::Log;
+use memspy_analysis::summary::Summary;
+
+use crate::colour::Colour;
+use crate::exit;
+use crate::signal;
+
+/// Say what a program did with memory, and where the memory came from.
+///
+/// Of one log: calls, bytes in use at the peak and at the end, the kernel calls and what caused them, sizes, threads.
+/// Of several: the tree of processes and what they did together.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  memspy summary memspy.cat.4711.jsonl
+  memspy summary memspy.make.4711.d/            a directory: all logs in it
+  zstd -dc old.jsonl.zst | memspy summary -     a stream
+  memspy summary --json LOG | jq .logs[0].heap.peak
+
+Exit code: 0 done, also for incomplete logs (the text says so), 1 a log can't be read")]
+pub(crate) struct Args {
+    /// Logs, or directories of logs; `-` is standard input
+    #[arg(required = true, value_name = "LOG")]
+    logs: Vec<PathBuf>,
+
+    /// Print one JSON document (its schema: src/cli/summary.schema.json in the source)
+    #[arg(long)]
+    json: bool,
+}
+
+/// Prints the summary.
+///
+/// # Errors
+/// When a log can't be read.
+pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
+    let mut summaries = Vec::new();
+    for log in Log::open_all(&args.logs)? {
+        summaries.push(Summary::read(&log)?);
+    }
+    let text = if args.json {
+        json::document(&summaries)?
+    } else {
+        report(&summaries, Colour::of_stdout())
+    };
+    signal::ignore_sigpipe();
+    match io::stdout().lock().write_all(text.as_bytes()) {
+        // Whoever reads has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(exit::OK),
+        result => result.map(|()| exit::OK).map_err(Into::into),
+    }
+}
+
+/// The report on logs, for people.
+pub(crate) fn report(summaries: &[Summary], colour: Colour) -> String {
+    match summaries {
+        [one] => text::one(one, colour),
+        several => tree::several(several, colour),
+    }
+}
