@@ -75,6 +75,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<u8> {
         verdict: &verdict,
         suppressions: &policy.suppressions,
         show: args.shown_kinds(),
+        against_baseline: policy.baseline.is_some(),
         sources: &sources,
         notes: &notes,
         exit_code: code,

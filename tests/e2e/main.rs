@@ -13,6 +13,8 @@ mod check;
 mod cli;
 /// `memspy doctor`: what can be recorded, and why not.
 mod doctor;
+/// `memspy check -- CMD`: real programs through the gate, and the exit codes.
+mod gate;
 /// Names in reports: files, builds, debug information near and far, and what can be wrong with them.
 mod names;
 /// `memspy run`: launching, environment, signals, exit status, place of the logs.

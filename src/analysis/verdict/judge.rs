@@ -72,7 +72,8 @@ pub struct Totals {
 }
 
 impl Totals {
-    fn add(&mut self, leak: &Leak) {
+    /// Adds a leak. Saturates.
+    pub fn add(&mut self, leak: &Leak) {
         self.bytes = self.bytes.saturating_add(leak.bytes);
         self.blocks = self.blocks.saturating_add(leak.blocks);
     }

@@ -44,6 +44,8 @@ pub(crate) struct Report<'a> {
     pub(crate) suppressions: &'a [Suppression],
     /// Kinds whose leaks are listed for people.
     pub(crate) show: KindSet,
+    /// A baseline was given.
+    pub(crate) against_baseline: bool,
     /// How source paths are shortened.
     pub(crate) sources: &'a Sources,
     /// Remarks that change no verdict.

@@ -8,7 +8,7 @@ use memspy_analysis::log::Log;
 use memspy_analysis::verdict::{Evidence, Measures, doubt_lost_images, tree_peak};
 
 use super::options::Args;
-use crate::exit::{self, Failure};
+use crate::exit;
 use crate::launch::{Ended, Launch};
 use crate::log_dir::LogDir;
 use crate::preflight::Program;
@@ -51,7 +51,7 @@ impl Trial {
     /// Runs the program, or opens the logs.
     ///
     /// # Errors
-    /// When the program can't be started or recorded, or a log that the user named can't be read.
+    /// When the program can't be started, or a log that the user named can't be read.
     pub(super) fn hold(args: &Args) -> anyhow::Result<Trial> {
         let mut trial = if args.command.is_empty() {
             of_logs(&args.logs)?
@@ -80,8 +80,16 @@ fn of_program(args: &Args) -> anyhow::Result<Trial> {
         .first()
         .context("there is no program to check")?;
     let program = Program::find(name)?;
+    let mut trial = Trial {
+        evidence: Vec::new(),
+        status: None,
+        // What the shim would not see can't be judged: a malloc of the program's own, for one.
+        doubts: program.warnings.clone(),
+        notes: Vec::new(),
+    };
     if let Some(why) = &program.refusal {
-        return Err(Failure::new(exit::NOT_JUDGED, why.as_str()).into());
+        trial.doubts.insert(0, format!("{why}; it was not started"));
+        return Ok(trial);
     }
     let shim = args.shim.path()?;
     let logs = Logs::new(args.logs_in.as_deref())?;
@@ -106,12 +114,7 @@ fn of_program(args: &Args) -> anyhow::Result<Trial> {
         .directory
         .new_logs()
         .context("can't read the directory of the logs")?;
-    let mut trial = Trial {
-        evidence: Vec::new(),
-        status: Some(status(&ended)),
-        doubts: Vec::new(),
-        notes: program.warnings.clone(),
-    };
+    trial.status = Some(status(&ended));
     for path in paths {
         trial.hear(&path);
     }

@@ -28,7 +28,12 @@ pub fn generate(finding: &Finding, syntax: Syntax) -> Option<String> {
 
 fn valgrind_entry(finding: &Finding) -> Option<String> {
     let frames = &finding.leak.frames;
-    let mut lines: Vec<String> = frames.iter().map_while(frame_line).collect();
+    // Valgrind's stacks end at main.
+    let main = frames
+        .iter()
+        .position(|frame| frame.function.as_deref() == Some("main"));
+    let shown = main.map_or(frames.len(), |main| main + 1);
+    let mut lines: Vec<String> = frames[..shown].iter().map_while(frame_line).collect();
     if lines.is_empty() {
         return None;
     }

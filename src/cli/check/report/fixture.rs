@@ -127,6 +127,7 @@ impl Case {
             verdict: &self.verdict,
             suppressions: &self.suppressions,
             show: KindSet::ALL,
+            against_baseline: false,
             sources: &self.sources,
             notes: &self.notes,
             exit_code: 23,

@@ -201,12 +201,9 @@ fn rule_id(kind: Kind) -> String {
 }
 
 fn result(report: &Report, finding: &Finding) -> Option<SarifResult> {
-    let (level, baseline_state) = match finding.standing {
-        Standing::Fails if finding.grown_from.is_some() => ("error", Some("updated")),
-        Standing::Fails => ("error", None),
-        Standing::Suppressed(_) => ("note", None),
-        Standing::Known => ("note", Some("unchanged")),
-        Standing::Budgeted => ("note", None),
+    let level = match finding.standing {
+        Standing::Fails => "error",
+        Standing::Suppressed(_) | Standing::Known | Standing::Budgeted => "note",
         Standing::Allowed | Standing::Pool | Standing::Inherited => return None,
     };
     let suppressions = matches!(finding.standing, Standing::Suppressed(_)).then(|| {
@@ -233,8 +230,19 @@ fn result(report: &Report, finding: &Finding) -> Option<SarifResult> {
         partial_fingerprints: json!({"memspyLeak/v1": fingerprint}),
         stacks: stack(report, finding),
         suppressions,
-        baseline_state,
+        baseline_state: baseline_state(report, finding),
     })
+}
+
+/// How a result stands to the baseline: on every result of a run that has one, on none otherwise.
+fn baseline_state(report: &Report, finding: &Finding) -> Option<&'static str> {
+    report
+        .against_baseline
+        .then_some(match (finding.standing, finding.grown_from) {
+            (_, Some(_)) => "updated",
+            (Standing::Known, None) => "unchanged",
+            (_, None) => "new",
+        })
 }
 
 fn stack(report: &Report, finding: &Finding) -> Vec<Stack> {

@@ -149,27 +149,28 @@ fn not_judged(report: &Report) -> Vec<String> {
     lines.collect()
 }
 
+/// What a process still had when it became another program, without what its parent gave it.
 fn lost_at_exec(report: &Report) -> Vec<String> {
-    let processes = report.verdict.processes.iter().enumerate();
-    let lines = processes
-        .filter(|(_, process)| process.ending == Ending::Exec)
-        .filter_map(|(index, process)| {
-            let mut totals = Totals::default();
-            for finding in report
-                .verdict
-                .findings
-                .iter()
-                .filter(|f| f.process == index)
-            {
-                if finding.leak.kind != Kind::Mapping {
-                    totals.bytes = totals.bytes.saturating_add(finding.leak.bytes);
-                    totals.blocks = totals.blocks.saturating_add(finding.leak.blocks);
-                }
-            }
+    let verdict = report.verdict;
+    let mut lines = Vec::new();
+    for (index, process) in verdict.processes.iter().enumerate() {
+        let own = |finding: &&Finding| {
+            finding.process == index
+                && finding.standing != Standing::Inherited
+                && finding.leak.kind != Kind::Mapping
+        };
+        let mut totals = Totals::default();
+        verdict
+            .findings
+            .iter()
+            .filter(own)
+            .for_each(|finding| totals.add(&finding.leak));
+        if process.ending == Ending::Exec && totals.blocks > 0 {
             let name = format!("process {} ({})", process.pid, clean(&process.program));
-            (totals.blocks > 0).then(|| format!("{name}: {}", Amount::blocks(totals)))
-        });
-    lines.collect()
+            lines.push(format!("{name}: {}", Amount::blocks(totals)));
+        }
+    }
+    lines
 }
 
 /// One line for each pool, over all processes.
@@ -177,9 +178,7 @@ fn pools(report: &Report) -> Vec<String> {
     let mut pools = BTreeMap::<&str, Totals>::new();
     for finding in &report.verdict.findings {
         if let Some(pool) = finding.pool {
-            let totals = pools.entry(pool).or_default();
-            totals.bytes = totals.bytes.saturating_add(finding.leak.bytes);
-            totals.blocks = totals.blocks.saturating_add(finding.leak.blocks);
+            pools.entry(pool).or_default().add(&finding.leak);
         }
     }
     let lines = pools

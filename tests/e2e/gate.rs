@@ -1,0 +1,315 @@
+//! `memspy check -- CMD`: real programs through the gate. What they leak is known to the byte.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::support::{Finished, TestDir, clean, compile, compile_with, finish, memspy, preloaded};
+
+/// The program that leaks what it is told to.
+fn gate() -> PathBuf {
+    compile("gate.c")
+}
+
+/// `memspy check OPTIONS… -- gate ACTS…` in a fresh directory.
+fn check(dir: &TestDir, options: &[&str], acts: &[&str]) -> Finished {
+    let mut command = memspy();
+    command
+        .current_dir(dir.path())
+        .arg("check")
+        .args(options)
+        .arg("--")
+        .arg(gate())
+        .args(acts);
+    finish(&mut command)
+}
+
+/// The JSON document of such a run.
+fn judged(acts: &[&str], code: i32) -> Value {
+    check(&TestDir::new(), &["--format", "json"], acts)
+        .code(code)
+        .json()
+}
+
+fn amount(bytes: u64, blocks: u64) -> Value {
+    json!({"bytes": bytes, "blocks": blocks})
+}
+
+#[test]
+fn a_program_that_keeps_its_memory_reachable_is_clean() {
+    let json = judged(&["keep=64"], 0);
+    assert_eq!(json["verdict"], "clean");
+    assert_eq!(json["program_status"], 0);
+    assert_eq!(json["kinds"]["reachable"], amount(64, 1));
+}
+
+#[test]
+fn a_leak_is_named_with_function_source_line_and_process() {
+    let json = judged(&["lose=111"], 23);
+    assert_eq!(json["verdict"], "leaks");
+    assert_eq!(json["kinds"]["definite"], amount(111, 1));
+    let leak = &json["leaks"][0];
+    assert_eq!(leak["stack"][0]["function"], "lose");
+    assert!(
+        leak["stack"][0]["file"]
+            .as_str()
+            .is_some_and(|file| file.ends_with("gate.c"))
+    );
+    assert_eq!(leak["stack"][1]["function"], "main");
+    assert_eq!(leak["pid"], json["processes"][0]["pid"]);
+    // The line that calls malloc, from the source itself.
+    let source = fs::read_to_string("tests/programs/gate.c").expect("the program's source");
+    let line = source
+        .lines()
+        .position(|line| line.contains("malloc(size)"))
+        .expect("there")
+        + 1;
+    assert_eq!(leak["stack"][0]["line"], line);
+}
+
+#[test]
+fn the_programs_own_failure_is_told_apart_from_the_leak() {
+    for (end, code) in [("exit=3", 3), ("_exit=3", 3), ("exit=125", 125)] {
+        let json = judged(&["lose=111", end], code);
+        assert_eq!(json["program_status"], code);
+        assert_eq!(json["verdict"], "leaks", "{end}");
+    }
+    let json = judged(&["keep=64", "exit=23"], 23);
+    assert_eq!(
+        (&json["verdict"], &json["program_status"]),
+        (&json!("failed"), &json!(23))
+    );
+}
+
+#[test]
+fn every_way_to_end_well_is_judged() {
+    for end in ["exit=0", "_exit=0"] {
+        assert_eq!(
+            judged(&["lose=111", end], 23)["kinds"]["definite"],
+            amount(111, 1),
+            "{end}"
+        );
+        assert_eq!(
+            judged(&["keep=111", end], 0)["kinds"]["reachable"],
+            amount(111, 1),
+            "{end}"
+        );
+    }
+}
+
+#[test]
+fn a_program_that_a_signal_ended_is_never_clean() {
+    for signal in [9, 15] {
+        let json = judged(&["keep=64", &format!("kill={signal}")], 125);
+        assert_eq!(json["verdict"], "inconclusive");
+        assert_eq!(json["program_status"], 128 + signal);
+    }
+}
+
+#[test]
+fn a_forked_child_does_not_repeat_its_parents_leak() {
+    let json = judged(&["lose=111", "fork", "lose=222"], 23);
+    assert_eq!(json["kinds"]["definite"], amount(333, 2));
+    assert_eq!(json["inherited"], amount(111, 1));
+    assert_eq!(json["processes"].as_array().map(Vec::len), Some(2));
+}
+
+#[test]
+fn a_leak_of_a_child_alone_fails_the_tree() {
+    let json = judged(&["fork", "lose=222"], 23);
+    assert_eq!(json["kinds"]["definite"], amount(222, 1));
+    let leak = &json["leaks"][0];
+    assert_ne!(leak["pid"], Value::Null);
+}
+
+#[test]
+fn blocks_live_at_exec_are_reported_as_such() {
+    let json = judged(&["lose=111", "exec", "lose=222"], 23);
+    assert_eq!(json["kinds"]["definite"], amount(333, 2));
+    let at_exec: Vec<(&Value, &Value)> = json["leaks"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .filter(|leak| leak["kind"] == "definite")
+        .map(|leak| (&leak["bytes"], &leak["live_at_exec"]))
+        .collect();
+    assert_eq!(
+        at_exec,
+        [(&json!(222), &json!(false)), (&json!(111), &json!(true))]
+    );
+}
+
+#[test]
+fn a_mapping_that_is_never_unmapped_is_told_apart_from_the_heap() {
+    let json = judged(&["map=8192"], 0);
+    assert_eq!(json["mappings"], amount(8192, 1));
+    check(&TestDir::new(), &["--fail-on", "mapping"], &["map=8192"]).code(23);
+}
+
+#[test]
+fn the_programs_output_is_untouched_and_the_document_follows_it() {
+    let dir = TestDir::new();
+    let mut command = memspy();
+    command
+        .current_dir(dir.path())
+        .args(["check", "--format", "json", "--", "printf", "a\\nb\\n"]);
+    let ended = finish(&mut command).success();
+    let (output, document) = ended.stdout().split_at("a\nb\n".len());
+    assert_eq!(output, "a\nb\n");
+    let document: Value = serde_json::from_str(document).expect("one document");
+    assert_eq!(document["verdict"], "clean");
+    assert_eq!(
+        ended.stderr().lines().count(),
+        1,
+        "the verdict line alone: {ended}"
+    );
+    assert_eq!(dir.names(), Vec::<String>::new(), "no log is left behind");
+}
+
+#[test]
+fn a_program_that_can_not_be_judged_is_inconclusive_in_one_line_and_in_every_format() {
+    let program = compile_with("gate.c", &["-static"]);
+    let dir = TestDir::new();
+    let mut command = memspy();
+    command
+        .current_dir(dir.path())
+        .args(["check", "--output", "json=out.json", "--"]);
+    let ended = finish(command.arg(&program)).code(125);
+    assert_eq!(ended.stderr().lines().count(), 1, "{ended}");
+    assert!(ended.stderr().contains("statically linked"), "{ended}");
+    let text = fs::read_to_string(dir.join("out.json")).expect("the document");
+    let document: Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(document["verdict"], "inconclusive");
+}
+
+#[test]
+fn budgets_are_judged_on_the_run() {
+    let dir = TestDir::new();
+    let acts = ["keep=1000", "keep=24"];
+    check(&dir, &["--max-peak", "1024", "--max-allocs", "2"], &acts).success();
+    check(&dir, &["--max-peak", "1023"], &acts).code(23);
+    check(&dir, &["--max-allocs", "1"], &acts).code(23);
+    check(&dir, &["--max-mmaps", "1"], &["map=4096"]).success();
+    check(&dir, &["--max-mmaps", "0"], &["map=4096"]).code(23);
+    check(&dir, &["--max-leaked", "111"], &["lose=111"]).success();
+    check(&dir, &["--max-leaked", "110"], &["lose=111"]).code(23);
+}
+
+#[test]
+fn a_baseline_survives_a_rebuild_and_catches_one_block_more() {
+    let dir = TestDir::new();
+    check(&dir, &["--write-baseline", "known.json"], &["lose=111"]).code(23);
+    check(&dir, &["--baseline", "known.json"], &["lose=111"]).success();
+    check(
+        &dir,
+        &["--baseline", "known.json"],
+        &["lose=111", "lose=111"],
+    )
+    .code(23);
+    let rebuilt = compile_with("gate.c", &["-O1", "-no-pie"]);
+    let mut command = memspy();
+    command
+        .current_dir(dir.path())
+        .args(["check", "--baseline", "known.json", "--"]);
+    finish(command.arg(rebuilt).arg("lose=111")).success();
+}
+
+#[test]
+fn generated_suppressions_are_taken_by_memspy_and_by_valgrind() {
+    let dir = TestDir::new();
+    check(&dir, &["--gen-suppressions=made.supp"], &["lose=111"]).code(23);
+    check(
+        &dir,
+        &["--suppressions", "made.supp", "--fail-on-unused"],
+        &["lose=111"],
+    )
+    .success();
+    let valgrind = |suppressions: &[&str]| {
+        let mut command = clean("valgrind");
+        command
+            .current_dir(dir.path())
+            .args(["-q", "--leak-check=full", "--error-exitcode=9"]);
+        finish(command.args(suppressions).arg(gate()).arg("lose=111"))
+    };
+    valgrind(&[]).code(9);
+    valgrind(&["--suppressions=made.supp"]).success();
+}
+
+#[test]
+fn logs_made_by_hand_are_judged_alike() {
+    let logs = TestDir::new();
+    finish(
+        preloaded(gate(), &logs)
+            .env("MEMSPY_MODE", "leaks")
+            .arg("lose=111"),
+    )
+    .success();
+    let mut command = memspy();
+    let json = finish(command.args(["check", "--format", "json"]).arg(logs.path()))
+        .code(23)
+        .json();
+    assert_eq!(json["kinds"]["definite"], amount(111, 1));
+    assert_eq!(json["program_status"], Value::Null);
+}
+
+#[test]
+fn it_works_under_strace() {
+    let dir = TestDir::new();
+    let mut command = memspy();
+    command
+        .current_dir(dir.path())
+        .args(["check", "--format", "json", "--skip", "strace", "--"]);
+    command.args(["strace", "-f", "-o", "trace"]).arg(gate());
+    let json = finish(command.args(["lose=111", "fork", "lose=222"]))
+        .code(23)
+        .json();
+    assert_eq!(json["kinds"]["definite"], amount(333, 2));
+}
+
+#[test]
+fn a_child_that_outlives_the_program_is_inconclusive() {
+    let dir = TestDir::new();
+    let mut command = memspy();
+    command
+        .current_dir(dir.path())
+        .args(["check", "--", "sh", "-c"]);
+    // The child closes its output, so that nobody waits for it, and goes when its pipe does.
+    let script = "mkfifo wait; (read line <wait) >/dev/null 2>&1 & exit 0";
+    let ended = finish(command.arg(script)).code(125);
+    assert!(ended.stderr().contains("inconclusive"), "{ended}");
+    let mut release = Command::new("sh");
+    finish(
+        release
+            .current_dir(dir.path())
+            .args(["-c", "echo go >wait"]),
+    )
+    .success();
+}
+
+#[test]
+fn the_pool_of_libstdcxx_is_named_and_reachable() {
+    let dir = TestDir::new();
+    let source = dir.write(
+        "empty.cpp",
+        "#include <string>\nint main() { return std::string(1, 'x').size() - 1; }\n",
+    );
+    finish(
+        clean("c++")
+            .args(["-O0", "-o"])
+            .arg(dir.join("empty"))
+            .arg(source),
+    )
+    .success();
+    let mut command = memspy();
+    command
+        .args(["check", "--format", "json", "--"])
+        .arg(dir.join("empty"));
+    let json = finish(&mut command).success().json();
+    assert_eq!(
+        json["leaks"][0]["pool"], "emergency pool of libstdc++",
+        "{json}"
+    );
+    assert_eq!(json["leaks"][0]["kind"], "reachable");
+}
