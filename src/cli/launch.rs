@@ -52,8 +52,8 @@ impl Launch<'_> {
             .args(arguments)
             .env("LD_PRELOAD", self.preload())
             .envs(self.settings);
-        let inherited = signal::block();
-        signal::restore_in(&mut command, &inherited);
+        let state = signal::block();
+        signal::restore_in(&mut command, &state);
         let child = command.spawn().map_err(|error| {
             let code = match error.kind() {
                 io::ErrorKind::NotFound => exit::NOT_FOUND,

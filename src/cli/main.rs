@@ -12,6 +12,7 @@ mod doctor;
 mod exit;
 mod export;
 mod flamegraph;
+mod inherited;
 mod launch;
 mod leaks;
 mod log_dir;

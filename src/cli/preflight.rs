@@ -316,7 +316,12 @@ fn search(name: &OsStr) -> Result<PathBuf, Failure> {
         } else {
             directory
         };
-        match check_executable(directory.join(name)) {
+        let candidate = directory.join(name);
+        // A directory that this user may not look into is no place where a program was found.
+        if fs::metadata(&candidate).is_err() {
+            continue;
+        }
+        match check_executable(candidate) {
             Ok(found) => return Ok(found),
             Err(failure) if failure.code == exit::NOT_EXECUTABLE => {
                 denied = denied.or(Some(failure))

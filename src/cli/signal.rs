@@ -1,17 +1,17 @@
 //! Signals around a launched program: memspy waits with all that matter blocked, the program gets what memspy got.
 //!
 //! The rule: a program under `memspy run` must see the signal dispositions and the mask that it would see without.
-//! The Rust runtime ignores SIGPIPE before `main`, and `std::process` resets mask and SIGPIPE in the child, so the
-//! state from before is taken by a constructor and put back after the fork.
+//! `std::process` resets mask and SIGPIPE in the child, so both are put back after the fork.
 #![allow(unsafe_code)]
 
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use libc::{c_int, pid_t, sigset_t};
+
+use crate::inherited;
 
 /// Signals that memspy passes on when somebody sends them to memspy alone.
 pub(crate) const FORWARDED: [c_int; 6] = [
@@ -25,19 +25,6 @@ pub(crate) const FORWARDED: [c_int; 6] = [
 
 /// Signals by which a terminal stops a job.
 pub(crate) const JOB_STOPS: [c_int; 3] = [libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU];
-
-/// Whether SIGPIPE was ignored when the process started.
-static SIGPIPE_IGNORED: AtomicBool = AtomicBool::new(false);
-
-/// Runs before the Rust runtime changes SIGPIPE.
-#[used]
-#[unsafe(link_section = ".init_array")]
-static REMEMBER_SIGPIPE: extern "C" fn() = {
-    extern "C" fn remember() {
-        SIGPIPE_IGNORED.store(is_ignored(libc::SIGPIPE), Ordering::Relaxed);
-    }
-    remember
-};
 
 /// Undoes the runtime's ignoring of SIGPIPE: `memspy events LOG | head` ends quietly, like any other filter.
 pub(crate) fn default_sigpipe() {
@@ -58,13 +45,13 @@ pub(crate) fn ignore_sigpipe() {
 }
 
 /// The signal state that a launched program must find.
-pub(crate) struct Inherited {
+pub(crate) struct State {
     mask: sigset_t,
     sigchld_ignored: bool,
 }
 
 /// Blocks the signals that [`wait`] handles, and returns the state from before.
-pub(crate) fn block() -> Inherited {
+pub(crate) fn block() -> State {
     let mut set = empty_set();
     for signal in FORWARDED
         .into_iter()
@@ -80,24 +67,21 @@ pub(crate) fn block() -> Inherited {
     let sigchld_ignored = is_ignored(libc::SIGCHLD);
     // An ignored SIGCHLD lets the kernel throw the child's status away.
     set_disposition(libc::SIGCHLD, libc::SIG_DFL);
-    Inherited {
+    State {
         mask,
         sigchld_ignored,
     }
 }
 
 /// Makes `command` start its program with the state that memspy itself was started with.
-pub(crate) fn restore_in(command: &mut Command, inherited: &Inherited) {
-    let mask = inherited.mask;
-    let sigchld_ignored = inherited.sigchld_ignored;
-    let sigpipe_ignored = SIGPIPE_IGNORED.load(Ordering::Relaxed);
+pub(crate) fn restore_in(command: &mut Command, state: &State) {
+    let mask = state.mask;
+    let sigchld_ignored = state.sigchld_ignored;
     let restore = move || {
         if sigchld_ignored {
             set_disposition(libc::SIGCHLD, libc::SIG_IGN);
         }
-        if sigpipe_ignored {
-            set_disposition(libc::SIGPIPE, libc::SIG_IGN);
-        }
+        inherited::restore();
         // SAFETY: `mask` is an initialised set; the call is async-signal-safe.
         unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const mask, std::ptr::null_mut()) };
         Ok(())
@@ -191,7 +175,8 @@ pub(crate) fn die_of(signal: c_int) {
     }
 }
 
-fn is_ignored(signal: c_int) -> bool {
+/// Whether a signal is ignored.
+pub(crate) fn is_ignored(signal: c_int) -> bool {
     let mut action = MaybeUninit::<libc::sigaction>::zeroed();
     // SAFETY: `action` has room for the answer, and all-zero bytes are a valid one if the call fails.
     unsafe {
@@ -200,7 +185,9 @@ fn is_ignored(signal: c_int) -> bool {
     }
 }
 
-fn set_disposition(signal: c_int, disposition: libc::sighandler_t) {
+/// Sets a disposition, which must be SIG_DFL or SIG_IGN.
+pub(crate) fn set_disposition(signal: c_int, disposition: libc::sighandler_t) {
+    debug_assert!(disposition == libc::SIG_DFL || disposition == libc::SIG_IGN);
     // SAFETY: the disposition is SIG_DFL or SIG_IGN: no code of ours will run.
     unsafe { libc::signal(signal, disposition) };
 }

@@ -97,6 +97,26 @@ fn the_program_has_only_the_descriptors_it_would_have() {
 }
 
 #[test]
+fn a_closed_standard_descriptor_stays_closed() {
+    let dir = TestDir::new();
+    for closing in ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"] {
+        let program =
+            "ls /proc/self/fd >open; echo out; echo $? >>open; echo err >&2; echo $? >>open";
+        let plain = format!("sh -c '{program}' {closing}");
+        finish(clean("sh").current_dir(dir.path()).args(["-c", &plain]));
+        let expected = fs::read_to_string(dir.join("open")).expect("the program wrote it");
+        let recorded = format!("exec \"$0\" run -q -o logs -- sh -c '{program}' {closing}");
+        let mut command = clean("sh");
+        command
+            .current_dir(dir.path())
+            .args(["-c", &recorded, env!("CARGO_BIN_EXE_memspy")]);
+        finish(&mut command);
+        let found = fs::read_to_string(dir.join("open")).expect("the program wrote it");
+        assert_eq!(found, expected, "after {closing}");
+    }
+}
+
+#[test]
 fn the_environment_differs_by_what_memspy_adds() {
     let dir = TestDir::new();
     let names = |env: &Finished| -> Vec<String> {
