@@ -313,3 +313,29 @@ fn the_pool_of_libstdcxx_is_named_and_reachable() {
     );
     assert_eq!(json["leaks"][0]["kind"], "reachable");
 }
+
+#[test]
+fn every_option_and_key_that_the_ci_guide_names_exists() {
+    let guide = fs::read_to_string("docs/ci.md").expect("the guide");
+    let help = finish(memspy().args(["check", "--help"])).success();
+    let names = |text: &str| -> Vec<String> {
+        let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'));
+        let options = words
+            .filter(|word| word.starts_with("--") && !word.starts_with("---") && *word != "--");
+        options.map(str::to_owned).collect()
+    };
+    let known = names(help.stdout());
+    // Of other programs in the guide's examples: cargo install.
+    let foreign = ["--locked", "--path"];
+    for option in names(&guide) {
+        let exists = known.contains(&option) || foreign.contains(&option.as_str());
+        assert!(exists, "docs/ci.md names {option}");
+    }
+    let document = judged(&["lose=1"], 23);
+    for key in document.as_object().expect("an object").keys() {
+        assert!(
+            guide.contains(&format!("| `{key}` |")),
+            "docs/ci.md lacks the key {key}"
+        );
+    }
+}
