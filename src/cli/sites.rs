@@ -29,6 +29,7 @@ Examples:
   memspy sites memspy.app.4711.jsonl                        the ten largest, with their stacks
   memspy sites --sort live --source memspy.app.4711.jsonl   what was not freed, with source lines
   memspy sites --by function --top 30 logs/                 all processes of a run, by function
+  memspy sites --by function --skip xmalloc --skip g_ LOG   who calls these wrappers of malloc
   memspy sites --json memspy.app.4711.jsonl | jq '.sites[].bytes'")]
 pub(crate) struct Args {
     /// Logs, or directories of logs; `-` is standard input
@@ -38,6 +39,10 @@ pub(crate) struct Args {
     /// What makes a site
     #[arg(long, value_enum, default_value_t = By::Stack)]
     by: By,
+
+    /// With --by: pass over functions whose names begin with NAME, as over operator new. May be given more than once
+    #[arg(long, value_name = "NAME")]
+    skip: Vec<String>,
 
     /// What comes first
     #[arg(long, value_enum, default_value_t = Sort::Bytes)]
@@ -163,7 +168,7 @@ fn by_name(args: &Args, logs: &SiteLogs) -> Report {
         &args.names,
         logs.start_unix_ns,
     );
-    let mut groups = group::groups(&logs.sites, &naming, args.by);
+    let mut groups = group::groups(&logs.sites, &naming, args.by, &args.skip);
     groups.retain(|group| args.sort.of(&group.figures) > 0);
     groups.sort_by(|a, b| {
         let size = |group: &group::Group| Reverse(args.sort.of(&group.figures));

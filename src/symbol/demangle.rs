@@ -33,13 +33,64 @@ fn cpp(symbol: &str) -> Option<String> {
     if !symbol.starts_with("_Z") {
         return None;
     }
-    let name = cpp_demangle::Symbol::new(symbol).ok()?;
+    let whole = with_return_type(symbol);
+    let name = cpp_demangle::Symbol::new(whole.as_deref().unwrap_or(symbol)).ok()?;
     let options = cpp_demangle::DemangleOptions::new();
     let mut out = Bounded::default();
     let finished = name
         .structured_demangle(&mut out, &options.recursion_limit(96))
         .is_ok();
     out.take(finished)
+}
+
+/// How many places are tried for the end of a constructor's name.
+const MOST_ENDS: usize = 64;
+
+/// The symbol of a constructor that is a template, with a return type put in; else nothing.
+///
+/// Function templates are mangled with their return type, constructors have none. cpp_demangle takes
+/// the first parameter for it and shows one too few (gimli-rs/cpp_demangle#129).
+fn with_return_type(symbol: &str) -> Option<String> {
+    let marks = ["C1I", "C2I", "C3I", "C4I", "C5I"];
+    let start = marks.iter().filter_map(|mark| symbol.find(mark)).min()?;
+    let ends = symbol[start..]
+        .match_indices('E')
+        .take(MOST_ENDS)
+        .map(|(at, _)| start + at + 1);
+    // Where the name ends, `v` stands for no parameters, and the name with it is a whole symbol.
+    let mut ends = ends.filter(|&end| {
+        let alone = cpp_demangle::Symbol::new(format!("{}v", &symbol[..end])).ok();
+        let name = alone.and_then(|alone| alone.demangle().ok());
+        name.is_some_and(|name| name.strip_suffix("()").is_some_and(is_constructor_template))
+    });
+    let end = ends.next().filter(|&end| end < symbol.len())?;
+    Some(format!("{}v{}", &symbol[..end], &symbol[end..]))
+}
+
+/// Whether a readable name is like `Table<int>::Table<char>`.
+fn is_constructor_template(name: &str) -> bool {
+    let own = without_arguments(name);
+    let Some((class, constructor)) = own.rsplit_once("::") else {
+        return false;
+    };
+    own.len() < name.len() && without_arguments(class).rsplit("::").next() == Some(constructor)
+}
+
+/// The name without template arguments at its end.
+fn without_arguments(name: &str) -> &str {
+    let mut depth = 0usize;
+    for (at, byte) in name.bytes().enumerate().rev() {
+        match byte {
+            b'>' => depth += 1,
+            b'<' if depth > 0 => depth -= 1,
+            _ if depth == 0 => return name,
+            _ => continue,
+        }
+        if depth == 0 {
+            return &name[..at];
+        }
+    }
+    name
 }
 
 /// Text that refuses to grow over the limit, which stops the writer.
@@ -95,6 +146,30 @@ mod tests {
             "core::ptr::drop_in_place"
         );
         assert_eq!(demangled("_RNvC6_123foo3bar"), "123foo::bar");
+    }
+
+    #[test]
+    fn constructor_templates_keep_all_their_parameters() {
+        for (symbol, name) in [
+            ("_ZN3FooC1IiEET_i", "Foo::Foo<int>(int, int)"),
+            ("_ZN3FooC2IiEEi", "Foo::Foo<int>(int)"),
+            ("_ZN3FooC1IJiiEEEDpT_", "Foo::Foo<int, int>(int, int)"),
+            (
+                "_ZN7mozilla3gfx12RecordedFillC2INS0_11EventStreamEEERT_",
+                "mozilla::gfx::RecordedFill::RecordedFill<mozilla::gfx::EventStream>(mozilla::gfx::EventStream&)",
+            ),
+            (
+                "_ZNSt7__cxx1112basic_stringIcSt11char_traitsIcESaIcEEC1IS3_EEmcRKS3_",
+                "std::__cxx11::basic_string<char, std::char_traits<char>, std::allocator<char> >\
+                 ::basic_string<std::allocator<char> >(unsigned long, char, std::allocator<char> const&)",
+            ),
+            // No constructor templates: a function template, a constructor, a function named like one.
+            ("_ZN3Foo3barIiEEvT_", "void Foo::bar<int>(int)"),
+            ("_ZN3FooIiEC1Ei", "Foo<int>::Foo(int)"),
+            ("_ZN3C1I3barEi", "C1I::bar(int)"),
+        ] {
+            assert_eq!(demangled(symbol), name);
+        }
     }
 
     #[test]

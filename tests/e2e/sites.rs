@@ -168,6 +168,17 @@ fn functions_are_those_outside_the_standard_library() {
         .collect();
     assert_eq!(names, ["take(unsigned long)"]);
     assert_eq!(report["sites"][0]["sites"], 2);
+    let skipping = self::report(
+        &log,
+        &["--by", "function", "--skip", "take", "--skip", "Table::row"],
+    );
+    let names: Vec<&Value> = skipping["sites"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|site| &site["name"])
+        .collect();
+    assert_eq!(names, ["Table::fill(int)", "keep_name"]);
 }
 
 #[test]

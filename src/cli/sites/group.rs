@@ -21,11 +21,11 @@ pub(crate) struct Group {
     pub(crate) sites: u64,
 }
 
-/// The groups, in no order.
-pub(crate) fn groups(sites: &Sites, naming: &Naming, by: By) -> Vec<Group> {
+/// The groups, in no order. Functions whose names begin with one of `skip` do not ask.
+pub(crate) fn groups(sites: &Sites, naming: &Naming, by: By, skip: &[String]) -> Vec<Group> {
     let mut groups: HashMap<String, Group> = HashMap::new();
     for site in sites.list() {
-        let name = name(sites, site, naming, by);
+        let name = name(sites, site, naming, by, skip);
         let group = groups.entry(name.clone()).or_insert_with(|| Group {
             name,
             figures: Figures::default(),
@@ -37,8 +37,8 @@ pub(crate) fn groups(sites: &Sites, naming: &Naming, by: By) -> Vec<Group> {
     groups.into_values().collect()
 }
 
-fn name(sites: &Sites, site: &Site, naming: &Naming, by: By) -> String {
-    let Some((place, frame)) = asker(sites, site, naming) else {
+fn name(sites: &Sites, site: &Site, naming: &Naming, by: By, skip: &[String]) -> String {
+    let Some((place, frame)) = asker(sites, site, naming, skip) else {
         return site
             .call
             .map_or_else(String::new, |call| call.op.name().to_string());
@@ -58,8 +58,8 @@ fn name(sites: &Sites, site: &Site, naming: &Naming, by: By) -> String {
     }
 }
 
-/// The innermost function outside the allocator's wrappers; the outermost when all are such.
-fn asker(sites: &Sites, site: &Site, naming: &Naming) -> Option<(usize, Frame)> {
+/// The innermost function outside the allocator's wrappers and what the caller skips; the outermost when all are such.
+fn asker(sites: &Sites, site: &Site, naming: &Naming, skip: &[String]) -> Option<(usize, Frame)> {
     let mut last = None;
     for place in sites.tree.path(site.stack) {
         let frames = naming.frames(place);
@@ -67,7 +67,9 @@ fn asker(sites: &Sites, site: &Site, naming: &Naming) -> Option<(usize, Frame)> 
             return Some((place, Frame::default()));
         }
         for frame in frames {
-            if !is_wrapper(frame.function.as_deref().unwrap_or_default()) {
+            let function = frame.function.as_deref().unwrap_or_default();
+            let skipped = skip.iter().any(|name| function.starts_with(name.as_str()));
+            if !skipped && !is_wrapper(function) {
                 return Some((place, frame.clone()));
             }
             last = Some((place, frame.clone()));

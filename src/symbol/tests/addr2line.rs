@@ -94,10 +94,7 @@ fn memspy(program: &Path, addresses: &[u64]) -> Vec<Vec<Place>> {
                 .iter()
                 .map(|frame| {
                     let function = frame["function"].as_str().unwrap_or("??");
-                    (
-                        without_parameters(function).to_string(),
-                        frame["line"].as_u64(),
-                    )
+                    (function.to_string(), frame["line"].as_u64())
                 })
                 .collect()
         })
@@ -133,22 +130,9 @@ fn addr2line(program: &Path, addresses: &[u64]) -> Vec<Vec<Place>> {
         answers
             .last_mut()
             .unwrap()
-            .push((without_parameters(line).to_string(), line_number));
+            .push((line.to_string(), line_number));
     }
     answers
-}
-
-/// The name before its last parenthesis: cpp_demangle loses a parameter of template constructors
-/// (gimli-rs/cpp_demangle#129).
-fn without_parameters(name: &str) -> &str {
-    match name
-        .strip_suffix(" const")
-        .unwrap_or(name)
-        .strip_suffix(')')
-    {
-        Some(open) => &open[..open.rfind('(').unwrap_or(open.len())],
-        None => name,
-    }
 }
 
 /// Start and size of a function, by nm.
