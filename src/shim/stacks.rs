@@ -55,6 +55,8 @@ struct Node {
     next: AtomicU32,
     /// The epoch in which the node's line was made.
     epoch: AtomicU32,
+    /// The node below it that was asked for last: the likeliest to be asked for next.
+    below: AtomicU32,
 }
 
 impl Node {
@@ -172,8 +174,23 @@ pub(crate) fn frame(id: u32) -> Option<Frame> {
 ///
 /// Hook-safe.
 pub(crate) fn intern(frame: &Frame, mut define: impl FnMut(u32) -> bool) -> u32 {
-    let hash = frame.hash();
     let epoch = epoch();
+    let above = node(frame.parent);
+    if let Some(above) = above {
+        let id = above.below.load(Relaxed);
+        if node(id).is_some_and(|node| node.is(frame) && node.epoch.load(Relaxed) == epoch) {
+            return id;
+        }
+    }
+    let id = look_up(frame, epoch, &mut define);
+    if let Some(above) = above {
+        above.below.store(id, Relaxed);
+    }
+    id
+}
+
+fn look_up(frame: &Frame, epoch: u32, define: &mut dyn FnMut(u32) -> bool) -> u32 {
+    let hash = frame.hash();
     for segment in (0..SEGMENTS).rev() {
         let Some(bucket) = bucket(segment, hash) else {
             continue;
@@ -209,7 +226,7 @@ fn insert(
     frame: &Frame,
     hash: usize,
     epoch: u32,
-    mut define: impl FnMut(u32) -> bool,
+    define: &mut dyn FnMut(u32) -> bool,
 ) -> Option<u32> {
     let segment = newest_segment()?;
     let bucket = bucket(segment, hash)?;

@@ -21,6 +21,8 @@ mod names;
 mod run;
 /// `memspy sites`, `flamegraph` and `export`: figures held against other readers of the same files.
 mod sites;
+/// Call stacks: held against gdb, checked hit by hit, on stacks of every kind.
+mod stacks;
 /// `memspy summary`: the story, its JSON, bad input; the schema of the log.
 mod summary;
 /// What libmemspy.so exports and needs; that nobody else defines a hook.

@@ -76,7 +76,7 @@ fn at_depth(depth: usize) -> usize {
         &format!("walk without memo, {frames} frames"),
         cost(|| {
             let (id, lent) = thread.begin(DEFAULT_DEPTH).expect("room");
-            let rooms = (lent.frames, lent.words, lent.context);
+            let rooms = (lent.frames, lent.words);
             let mut walk = Walk::new(&caller, modules::generation(), &thread.own, rooms, false);
             black_box(walk.run(DEFAULT_DEPTH, None));
             assert_eq!(walk.frames().len(), frames);

@@ -4,35 +4,28 @@
 //! (signal frames, realigned stacks, glibc's lazy binding) is worked out by [`step`] each time.
 
 use super::Cut;
+use super::row::{self, Rules};
 use super::rule::Step;
 use super::walk::Walk;
 use crate::modules::Module;
 use crate::modules::elf::Span;
 use gimli::{
     BaseAddresses, CfaRule, EhFrame, EhFrameHdr, Encoding, EndianSlice, Evaluation,
-    EvaluationResult, EvaluationStorage, LittleEndian, Location, ParsedEhFrameHdr, Piece, Register,
-    RegisterRule, UnwindContext, UnwindContextStorage, UnwindExpression, UnwindSection,
-    UnwindTableRow, Value, X86_64,
+    EvaluationResult, EvaluationStorage, FrameDescriptionEntry, LittleEndian, Location,
+    ParsedEhFrameHdr, Piece, Register, RegisterRule, UnwindExpression, UnwindSection, Value,
+    X86_64,
 };
 
 type Bytes = EndianSlice<'static, LittleEndian>;
 
-/// Room for rows with a rule for each of the 17 registers of a signal frame, and expressions as compilers make them.
-pub(super) struct Fixed;
-
-impl UnwindContextStorage<usize> for Fixed {
-    type Rules = [(Register, RegisterRule<usize>); 18];
-    type Stack = [UnwindTableRow<usize, Fixed>; 4];
-}
+/// Room for expressions as compilers make them.
+struct Fixed;
 
 impl EvaluationStorage<Bytes> for Fixed {
-    type Stack = [Value; 16];
+    type Stack = [Value; 8];
     type ExpressionStack = [(Bytes, Bytes); 1];
     type Result = [Piece<Bytes>; 1];
 }
-
-/// gimli's working state.
-pub(super) type Context = UnwindContext<usize, Fixed>;
 
 /// Operations that one expression may take: a hostile one must not hold up its host.
 const MAX_OPERATIONS: u32 = 64;
@@ -61,10 +54,7 @@ struct Row {
     section: EhFrame<Bytes>,
     encoding: Encoding,
     signal: bool,
-    cfa: CfaRule<usize>,
-    ip: Option<RegisterRule<usize>>,
-    bp: Option<RegisterRule<usize>>,
-    other: Option<RegisterRule<usize>>,
+    rules: Rules,
 }
 
 /// Memory that the loader mapped, as gimli wants it.
@@ -90,56 +80,65 @@ pub(crate) fn unwind_data_of(table: Span) -> Option<usize> {
     Some(table.eh_frame_ptr().direct().ok()? as usize)
 }
 
-/// The row for `address` in a module; `other` is a further register to ask for.
-fn row(module: &Module, address: usize, other: Register, context: &mut Context) -> Option<Row> {
+/// The entry (FDE) of a module's unwind data for `address`.
+#[inline(never)]
+fn entry(
+    module: &Module,
+    section: &EhFrame<Bytes>,
+    address: u64,
+) -> Option<(FrameDescriptionEntry<Bytes>, BaseAddresses)> {
     let (table, bases) = search_table(module.unwind_table)?;
     let bases = bases.set_eh_frame(module.unwind_data.at as u64);
-    let section = EhFrame::from(bytes(module.unwind_data));
-    let address = address as u64;
     let table = table.table()?;
-    let entry = table.lookup(address, &bases).ok()?;
-    let offset = table.pointer_to_offset(entry).ok()?;
+    let pointer = table.lookup(address, &bases).ok()?;
+    let offset = table.pointer_to_offset(pointer).ok()?;
     let entry = section
         .fde_from_offset(&bases, offset, EhFrame::cie_from_offset)
         .ok()?;
-    if !entry.contains(address) {
-        return None;
-    }
-    let row = entry
-        .unwind_info_for_address(&section, &bases, context, address)
-        .ok()?;
+    entry.contains(address).then_some((entry, bases))
+}
+
+/// The row for `address` in a module; `other` is a further register to ask for.
+#[cold]
+#[inline(never)]
+fn row(module: &Module, address: usize, other: Register) -> Option<Row> {
+    let section = EhFrame::from(bytes(module.unwind_data));
+    let address = address as u64;
+    let (entry, bases) = entry(module, &section, address)?;
+    let rules = row::row(&entry, &section, &bases, address, other)?;
+    let common = entry.cie();
+    let (encoding, signal) = (common.encoding(), common.is_signal_trampoline());
     Some(Row {
         section,
-        encoding: entry.cie().encoding(),
-        signal: entry.cie().is_signal_trampoline(),
-        cfa: row.cfa().clone(),
-        ip: row.register(X86_64::RA),
-        bp: row.register(X86_64::RBP),
-        other: row.register(other),
+        encoding,
+        signal,
+        rules,
     })
 }
 
 /// The step from a frame in `module`; [`Step::FramePointer`] when its unwind data do not say.
-pub(super) fn rule(module: &Module, address: usize, context: &mut Context) -> Step {
-    row(module, address, X86_64::RBX, context).map_or(Step::FramePointer, |row| row.short())
+#[cold]
+#[inline(never)]
+pub(super) fn rule(module: &Module, address: usize) -> Step {
+    row(module, address, X86_64::RBX).map_or(Step::FramePointer, |row| row.short())
 }
 
 impl Row {
     /// The row as a one-word step, [`Step::Slow`] when it does not fit.
     fn short(&self) -> Step {
-        match self.ip {
+        match self.rules.ip {
             None | Some(RegisterRule::Undefined) => return Step::End,
             Some(RegisterRule::Offset(-8)) if !self.signal => {}
             _ => return Step::Slow,
         }
-        let bp = match self.bp {
+        let bp = match self.rules.bp {
             None | Some(RegisterRule::SameValue | RegisterRule::Undefined) => Some(0),
             Some(RegisterRule::Offset(offset @ ..=-8)) if offset % 8 == 0 => {
                 usize::try_from(-offset).ok()
             }
             _ => None,
         };
-        match (&self.cfa, bp) {
+        match (&self.rules.cfa, bp) {
             (CfaRule::RegisterAndOffset { register, offset }, Some(bp)) if offset % 8 == 0 => {
                 match (*register, usize::try_from(*offset)) {
                     (X86_64::RSP, Ok(cfa)) => Step::FromSp { cfa, bp },
@@ -152,6 +151,8 @@ impl Row {
     }
 
     /// The address or value that an expression ends with.
+    #[cold]
+    #[inline(never)]
     fn evaluate(
         &self,
         expression: &UnwindExpression<usize>,
@@ -239,13 +240,15 @@ fn register_of(walk: &mut Walk, frame: usize, register: Register) -> Option<usiz
 }
 
 /// A register that calls preserve: whoever changed it last on the way in has saved it.
+#[cold]
+#[inline(never)]
 fn saved(walk: &mut Walk, frame: usize, register: Register) -> Option<usize> {
     for inner in (0..frame).rev() {
         let address = walk.frame(inner)?.lookup_address();
         let cfa = walk.frame(inner + 1)?.sp;
         let module = crate::modules::find(address)?;
-        let row = row(module, address, register, walk.context())?;
-        match &row.other {
+        let row = row(module, address, register)?;
+        match &row.rules.other {
             None | Some(RegisterRule::SameValue) => {}
             // Expressions of inner frames could need their registers in turn; those of signal frames do not.
             Some(RegisterRule::Expression(_)) if !row.signal => return None,
@@ -256,21 +259,23 @@ fn saved(walk: &mut Walk, frame: usize, register: Register) -> Option<usize> {
 }
 
 /// The caller of frame number `frame`, by its row. `Ok(None)`: it has none.
+#[cold]
+#[inline(never)]
 pub(super) fn step(walk: &mut Walk, frame: usize) -> Result<Option<Caller>, Cut> {
     let address = walk.frame(frame).ok_or(Cut::Unwind)?.lookup_address();
     let module = crate::modules::find(address).ok_or(Cut::Unwind)?;
-    let row = row(module, address, X86_64::RBX, walk.context()).ok_or(Cut::Unwind)?;
-    let cfa = match &row.cfa {
+    let row = row(module, address, X86_64::RBX).ok_or(Cut::Unwind)?;
+    let cfa = match &row.rules.cfa {
         CfaRule::RegisterAndOffset { register, offset } => register_of(walk, frame, *register)
             .and_then(|base| base.checked_add_signed(isize::try_from(*offset).ok()?)),
         CfaRule::Expression(expression) => row.evaluate(expression, None, walk, frame),
     };
     let cfa = cfa.ok_or(Cut::Unwind)?;
     let ip = row
-        .restore(row.ip.as_ref(), cfa, walk, frame, |_| None)
+        .restore(row.rules.ip.as_ref(), cfa, walk, frame, |_| None)
         .ok_or(Cut::Unwind)?;
     let same = walk.frame(frame).ok_or(Cut::Unwind)?.bp;
-    let bp = match &row.bp {
+    let bp = match &row.rules.bp {
         None | Some(RegisterRule::SameValue | RegisterRule::Undefined) => same,
         rule => SavedBp::Is(
             row.restore(rule.as_ref(), cfa, walk, frame, |_| None)

@@ -236,6 +236,7 @@ impl Memo {
 
     /// Notes a walk whose frames have the stack numbers `nodes` (innermost first, as the frames). `walk_id` is the
     /// number under which it stands among the writers.
+    #[inline(never)]
     pub(super) fn note(&self, walk: &Walk, end: End, nodes: &[u32], walk_id: u32, generation: u32) {
         let known = match end {
             End::Known(suffix) => Some(suffix),

@@ -20,6 +20,7 @@ mod bounds;
 mod caller;
 mod cfi;
 mod memo;
+mod row;
 mod rule;
 mod thread;
 mod walk;
@@ -165,7 +166,7 @@ fn walk_of<'a>(
     lent: Lent<'a>,
 ) -> (Walk<'a>, &'a mut [u32]) {
     let by_frame_pointer = MODE.load(Relaxed) == Mode::FramePointers as u8;
-    let room = (lent.frames, lent.words, lent.context);
+    let room = (lent.frames, lent.words);
     (
         Walk::new(caller, generation, &thread.own, room, by_frame_pointer),
         lent.nodes,
@@ -179,6 +180,9 @@ fn walk(caller: &Caller, slot: usize, definitions: &mut dyn Definitions) -> u32 
     let Some(thread) = Thread::make(slot) else {
         return refuse();
     };
+    if !thread.own.has_room(caller.sp) {
+        return alone(caller, definitions);
+    }
     let Some((id, lent)) = thread.begin(depth) else {
         return refuse();
     };
@@ -196,12 +200,39 @@ fn walk(caller: &Caller, slot: usize, definitions: &mut dyn Definitions) -> u32 
     node
 }
 
+/// The stack of a caller that has no room for a walk: itself, cut.
+#[cold]
+#[inline(never)]
+fn alone(caller: &Caller, definitions: &mut dyn Definitions) -> u32 {
+    let module = modules::find(caller.ip.wrapping_sub(1)).map_or(0, |module| module.id);
+    let cut = Some(Cut::Bounds);
+    define(
+        &stacks::Frame {
+            parent: 0,
+            module,
+            ip: caller.ip,
+            cut,
+        },
+        definitions,
+    )
+}
+
+/// The number of a frame, whose line and whose module's line are made if they are not there.
+fn define(frame: &stacks::Frame, definitions: &mut dyn Definitions) -> u32 {
+    let module = frame.module;
+    stacks::intern(frame, |id| {
+        (module == 0 || modules::define(module, stacks::epoch(), definitions))
+            && definitions.stack(id, frame)
+    })
+}
+
 fn refuse() -> u32 {
     stacks::refuse();
     0
 }
 
 /// Numbers the frames of a walk, outermost first, and answers the innermost's.
+#[inline(never)]
 fn number(
     thread: &Thread,
     walk: &Walk,
@@ -226,10 +257,7 @@ fn number(
         if !thread.memo.is_writer(id) {
             return 0;
         }
-        parent = stacks::intern(&frame, |id| {
-            (module == 0 || modules::define(module, stacks::epoch(), definitions))
-                && definitions.stack(id, &frame)
-        });
+        parent = define(&frame, definitions);
         if parent == 0 {
             return 0;
         }

@@ -6,7 +6,6 @@
 //! then it finds out before it makes a number, and gives up.
 
 use super::bounds::OwnStack;
-use super::cfi::Context;
 use super::memo::Memo;
 use super::walk::{Frame, Word};
 use crate::{memory, stacks};
@@ -23,7 +22,6 @@ pub(super) const SLOTS: usize = 256;
 
 /// The memory that a walk works in.
 pub(super) struct Room {
-    context: Context,
     frames: NonNull<Frame>,
     words: NonNull<Word>,
     nodes: NonNull<u32>,
@@ -32,7 +30,6 @@ pub(super) struct Room {
 
 /// A room, lent for one walk.
 pub(super) struct Lent<'a> {
-    pub(super) context: &'a mut Context,
     pub(super) frames: &'a mut [Frame],
     pub(super) words: &'a mut [Word],
     pub(super) nodes: &'a mut [u32],
@@ -52,7 +49,6 @@ impl Room {
         // SAFETY: the memory is of this size and alignment and nobody else's.
         unsafe {
             room.write(Room {
-                context: Context::new_in(),
                 frames,
                 words,
                 nodes,
@@ -71,7 +67,6 @@ impl Room {
             let room = &mut *room.as_ptr();
             let words = Room::words_len(room.depth);
             Lent {
-                context: &mut room.context,
                 frames: core::slice::from_raw_parts_mut(room.frames.as_ptr(), room.depth + 1),
                 words: core::slice::from_raw_parts_mut(room.words.as_ptr(), words),
                 nodes: core::slice::from_raw_parts_mut(room.nodes.as_ptr(), room.depth + 1),
@@ -115,7 +110,7 @@ impl Thread {
         unsafe {
             place.write(Thread {
                 memo: Memo::new()?,
-                own: OwnStack::UNKNOWN,
+                own: OwnStack::unknown(),
                 rooms: [const { AtomicPtr::new(null_mut()) }; WALKS],
             });
         }

@@ -5,7 +5,7 @@
 
 use super::Cut;
 use super::bounds::{self, Bounds, OwnStack};
-use super::cfi::{self, Caller, Context, SavedBp};
+use super::cfi::{self, Caller, SavedBp};
 use super::memo::{Memo, Suffix};
 use super::rule::{Key, Rule, Step};
 use crate::modules;
@@ -65,7 +65,6 @@ pub(super) struct Walk<'a> {
     words_count: usize,
     bounds: Bounds,
     own: &'a OwnStack,
-    context: &'a mut Context,
     generation: u32,
     /// The mappings' generation when the walk began.
     pub(super) mappings: u32,
@@ -80,7 +79,7 @@ impl<'a> Walk<'a> {
         caller: &super::Caller,
         generation: u32,
         own: &'a OwnStack,
-        (frames, words, context): (&'a mut [Frame], &'a mut [Word], &'a mut Context),
+        (frames, words): (&'a mut [Frame], &'a mut [Word]),
         by_frame_pointer: bool,
     ) -> Walk<'a> {
         let mappings = bounds::mappings();
@@ -98,7 +97,6 @@ impl<'a> Walk<'a> {
             words_count: 0,
             bounds,
             own,
-            context,
             generation,
             mappings,
             by_frame_pointer,
@@ -130,10 +128,6 @@ impl<'a> Walk<'a> {
     /// A frame, or the memo's frame behind the last.
     pub(super) fn reached(&self, index: usize) -> Option<&Frame> {
         self.frames.get(..self.pushed)?.get(index)
-    }
-
-    pub(super) fn context(&mut self) -> &mut Context {
-        self.context
     }
 
     /// A word of the stack, noted.
@@ -239,7 +233,7 @@ impl<'a> Walk<'a> {
                 module: module.id,
             },
             Some(module) => Rule {
-                step: cfi::rule(module, address, self.context),
+                step: cfi::rule(module, address),
                 module: module.id,
             },
             None => Rule {
