@@ -16,7 +16,7 @@ pub mod tail;
 
 pub use errno::errno_name;
 pub use escape::escape;
-pub use line::{Key, Line, Tag, key, tag};
+pub use line::{Key, Line, Tag, key, tag, timed_tag};
 pub use op::Op;
 
 /// The version of the log format that this crate writes and the newest that a reader accepts.

@@ -13,6 +13,22 @@ pub struct Tag {
     len: usize,
 }
 
+/// Makes the opening of an event's lines, up to the value of its time: `"op":"malloc","t":`.
+///
+/// # Panics
+/// At compile time, when the name is longer than 20 bytes.
+pub const fn timed_tag(op: Op) -> Tag {
+    let mut made = tag(op);
+    let time = b",\"t\":";
+    let mut i = 0;
+    while i < time.len() {
+        made.bytes[made.len] = time[i];
+        made.len += 1;
+        i += 1;
+    }
+    made
+}
+
 /// Makes the opening of an op's lines.
 ///
 /// # Panics
@@ -194,7 +210,7 @@ impl<'a> Line<'a> {
     }
 
     /// Appends a ready-made fragment of at most 32 bytes, such as a thread's `,"tid":4711`.
-    #[inline(always)]
+    #[inline]
     pub fn fragment(&mut self, bytes: &[u8; 32], len: usize) {
         self.piece(bytes, len);
     }

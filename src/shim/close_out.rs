@@ -76,6 +76,9 @@ fn close(how: &str, exec: bool, caller: Caller) {
     }
     if write_end(how).is_ok() && all && sys::unlink(image::tail_path()).is_ok() {
         TAIL_IS_GONE.store(true, Relaxed);
+    } else if image::word32(control::STOP_ERRNO).load(Relaxed) != 0 {
+        // The events go on as those of an image that ends; what the tail says is why it is still there.
+        image::word32(control::STATE).store(state::STOPPED, Relaxed);
     }
     sys::restore_signals(mask);
 }

@@ -276,7 +276,10 @@ impl Slot {
         let first: *mut u8 = room.as_mut_ptr();
         let mut line = Line::new(room, tag);
         build(&mut line);
-        line.fragment(&self.tid_bytes(), self.tid_text_len.load(Relaxed));
+        let tid_len = self.tid_text_len.load(Relaxed);
+        if tid_len != 0 {
+            line.fragment(&self.tid_bytes(), tid_len);
+        }
         let Some(len) = line.finish() else {
             self.active.store(outer, Relaxed);
             return self.give_up(first, MAX);

@@ -8,7 +8,7 @@ use crate::unwind::Caller;
 use crate::{bootstrap, clock, leaks, log, settings, thread};
 use core::ffi::{c_int, c_void};
 use core::mem::transmute;
-use memspy_log::{Line, Op, Tag, tag};
+use memspy_log::{Line, Op, Tag, timed_tag};
 
 type Pointer = *mut c_void;
 
@@ -22,7 +22,7 @@ macro_rules! allocation {
     ($op:ident) => {
         const {
             &Allocation {
-                tag: &tag(Op::$op),
+                tag: &timed_tag(Op::$op),
                 name: Op::$op.name(),
             }
         }
@@ -87,7 +87,7 @@ impl Allocation {
             glibc::look_at_arena(ptr, t, self.name);
         }
         event(self.tag, t, t, |line| {
-            line.num(log::T, t);
+            line.digits(t);
             put(line);
             put_result(line, ptr, failure);
             stack.put(line);
@@ -293,7 +293,7 @@ impl Reallocation {
         // SAFETY: as above.
         unsafe { glibc::look_at_arena(ptr, until, allocation.name) };
         event(allocation.tag, t, until, |line| {
-            line.num(log::T, t);
+            line.digits(t);
             line.num(log::DT, until - t);
             line.addr(log::OLD, self.old);
             put(line);
@@ -456,8 +456,8 @@ macro_rules! release {
             if settings::events() {
                 let stack = Stack::of_release(&caller);
                 t = clock::before();
-                event(const { &tag(Op::$op) }, t, t, |line| {
-                    line.num(log::T, t);
+                event(const { &timed_tag(Op::$op) }, t, t, |line| {
+                    line.digits(t);
                     line.addr(log::PTR, ptr as usize);
                     $(line.num(log::$key, $arg as u64);)*
                     stack.put(line);
