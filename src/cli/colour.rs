@@ -1,21 +1,31 @@
 //! Emphasis on a terminal: none when the output is not one, NO_COLOR is set or TERM is `dumb`.
 
 use std::env;
-use std::io::{IsTerminal, stdout};
+use std::io::{IsTerminal, stderr, stdout};
 
-/// Whether and how standard output is emphasised.
+/// Whether and how output is emphasised.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Colour {
     on: bool,
 }
 
 impl Colour {
-    /// What standard output can bear (no-color.org: set and not empty means no).
+    /// What standard output can bear.
     pub(crate) fn of_stdout() -> Self {
+        Self::of(stdout().is_terminal())
+    }
+
+    /// What standard error can bear.
+    pub(crate) fn of_stderr() -> Self {
+        Self::of(stderr().is_terminal())
+    }
+
+    /// What a terminal can bear (no-color.org: NO_COLOR set and not empty means no).
+    fn of(is_terminal: bool) -> Self {
         let refused = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let dumb = env::var_os("TERM").is_none_or(|term| term == "dumb");
         Self {
-            on: stdout().is_terminal() && !refused && !dumb,
+            on: is_terminal && !refused && !dumb,
         }
     }
 

@@ -63,6 +63,7 @@ impl Launch<'_> {
         })?;
         let pid = child.id();
         let raw = signal::wait(pid.cast_signed()).context("can't wait for the program")?;
+        state.restore();
         Ok(Ended {
             pid,
             status: ExitStatus::from_raw(raw),

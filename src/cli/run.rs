@@ -1,17 +1,26 @@
 //! `memspy run`: records a program and everything that it starts, then says where the logs are.
 
 use std::ffi::OsString;
+use std::fs;
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 
 use clap::ValueEnum;
+use memspy_analysis::log::Log;
+use memspy_analysis::summary::Summary;
 
+use crate::colour::Colour;
 use crate::exit::{self, Failure};
 use crate::launch::{Ended, Launch};
 use crate::log_dir::LogDir;
 use crate::preflight::Program;
 use crate::shim_file;
+use crate::summary;
 use crate::terminal::{say, show};
 use crate::untraced::untraced;
+
+/// Logs larger than this, all together, are not summarised at the end of a run, in bytes: nobody asked to wait.
+const SUMMARY_MAX: u64 = 128 << 20;
 
 /// Record a program and the processes that it starts.
 ///
@@ -114,6 +123,13 @@ enum Switch {
 }
 
 impl Settings {
+    /// Whether the logs will hold calls.
+    fn has_events(&self) -> bool {
+        let mode = self.mode.as_ref().map(word).map(OsString::from);
+        mode.or_else(|| std::env::var_os("MEMSPY_MODE"))
+            .is_none_or(|mode| mode != "leaks")
+    }
+
     /// The variables for the program's environment.
     pub(crate) fn variables(&self) -> Vec<(&'static str, OsString)> {
         let numbers = [
@@ -170,12 +186,12 @@ pub(crate) fn run(args: Args) -> anyhow::Result<u8> {
         settings,
     };
     let ended = launch.run().inspect_err(|_| directory.remove_if_empty())?;
-    report(&directory, &ended, args.quiet);
+    report(&directory, &ended, &args.settings, args.quiet);
     Ok(ended.pass_on())
 }
 
 /// Says what was recorded and where.
-fn report(directory: &LogDir, ended: &Ended, quiet: bool) {
+fn report(directory: &LogDir, ended: &Ended, settings: &Settings, quiet: bool) {
     let logs = match directory.new_logs() {
         Ok(logs) => logs,
         Err(error) => {
@@ -195,9 +211,42 @@ fn report(directory: &LogDir, ended: &Ended, quiet: bool) {
         let place = show(directory.shown());
         let noun = if logs.len() == 1 { "log" } else { "logs" };
         say(&format!(
-            "{}, {} {noun} in {place}; next: memspy summary {place}",
+            "{}, {} {noun} in {place}",
             ended.words(),
             logs.len()
         ));
+        if settings.has_events() {
+            summarise(&logs, &place);
+        } else {
+            say(&format!(
+                "see what was not freed with: memspy leaks {place}"
+            ));
+        }
+    }
+}
+
+/// Prints the summary of the logs on standard error, if they can be read in a moment.
+fn summarise(logs: &[PathBuf], place: &str) {
+    let bytes = logs
+        .iter()
+        .filter_map(|log| fs::metadata(log).ok())
+        .map(|log| log.len());
+    if bytes.sum::<u64>() > SUMMARY_MAX {
+        say(&format!("long logs; see them with: memspy summary {place}"));
+        return;
+    }
+    let opened = Log::open_all(logs);
+    let summaries = opened.and_then(|logs| {
+        logs.iter()
+            .map(Summary::read)
+            .collect::<Result<Vec<_>, _>>()
+    });
+    match summaries {
+        Ok(summaries) => {
+            let text = summary::report(&summaries, Colour::of_stderr());
+            // Standard error may be closed or full; the logs are there all the same.
+            let _ = io::stderr().write_all(format!("\n{text}").as_bytes());
+        }
+        Err(error) => say(&format!("can't summarise: {error}")),
     }
 }

@@ -52,15 +52,7 @@ pub(crate) struct State {
 
 /// Blocks the signals that [`wait`] handles, and returns the state from before.
 pub(crate) fn block() -> State {
-    let mut set = empty_set();
-    for signal in FORWARDED
-        .into_iter()
-        .chain(JOB_STOPS)
-        .chain([libc::SIGCHLD])
-    {
-        // SAFETY: `set` is an initialised set and `signal` a valid number.
-        unsafe { libc::sigaddset(&raw mut set, signal) };
-    }
+    let set = awaited();
     let mut mask = empty_set();
     // SAFETY: both sets are initialised and live.
     unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, &raw mut mask) };
@@ -70,6 +62,30 @@ pub(crate) fn block() -> State {
     State {
         mask,
         sigchld_ignored,
+    }
+}
+
+impl State {
+    /// Puts memspy's own mask back. What the terminal sent to the job that is over now is not held against memspy.
+    pub(crate) fn restore(&self) {
+        let awaited = awaited();
+        let at_once = libc::timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        // SAFETY: set and time are initialised and live; without room for it no information is written.
+        while unsafe {
+            libc::sigtimedwait(&raw const awaited, std::ptr::null_mut(), &raw const at_once)
+        } > 0
+        {}
+        // SAFETY: the mask is an initialised set.
+        unsafe {
+            libc::pthread_sigmask(
+                libc::SIG_SETMASK,
+                &raw const self.mask,
+                std::ptr::null_mut(),
+            )
+        };
     }
 }
 
@@ -98,15 +114,7 @@ pub(crate) fn restore_in(command: &mut Command, state: &State) {
 /// # Errors
 /// When `pid` is not a child of this process.
 pub(crate) fn wait(pid: pid_t) -> io::Result<c_int> {
-    let mut awaited = empty_set();
-    for signal in FORWARDED
-        .into_iter()
-        .chain(JOB_STOPS)
-        .chain([libc::SIGCHLD])
-    {
-        // SAFETY: `awaited` is an initialised set and `signal` a valid number.
-        unsafe { libc::sigaddset(&raw mut awaited, signal) };
-    }
+    let awaited = awaited();
     loop {
         let mut status = 0;
         let flags = libc::WNOHANG | libc::WUNTRACED;
@@ -190,6 +198,20 @@ pub(crate) fn set_disposition(signal: c_int, disposition: libc::sighandler_t) {
     debug_assert!(disposition == libc::SIG_DFL || disposition == libc::SIG_IGN);
     // SAFETY: the disposition is SIG_DFL or SIG_IGN: no code of ours will run.
     unsafe { libc::signal(signal, disposition) };
+}
+
+/// The signals that [`wait`] handles.
+fn awaited() -> sigset_t {
+    let mut set = empty_set();
+    for signal in FORWARDED
+        .into_iter()
+        .chain(JOB_STOPS)
+        .chain([libc::SIGCHLD])
+    {
+        // SAFETY: `set` is an initialised set and `signal` a valid number.
+        unsafe { libc::sigaddset(&raw mut set, signal) };
+    }
+    set
 }
 
 fn empty_set() -> sigset_t {

@@ -356,7 +356,8 @@ fn a_job_stops_continues_and_is_interrupted_from_the_terminal() {
     command
         .arg(driver)
         .arg(env!("CARGO_BIN_EXE_memspy"))
-        .arg(dir.join("logs"));
+        .arg(dir.join("logs"))
+        .arg(dir.join("job"));
     let driven = finish(&mut command).success();
     assert_eq!(
         driven.stdout(),
@@ -404,8 +405,11 @@ fn memspy_says_on_stderr_how_the_program_ended_and_where_the_log_is() {
         "{ran}"
     );
     assert_eq!(ran.stdout(), "");
+    assert!(ran.stderr().contains("Where the memory came from"), "{ran}");
     let ran = run(&["-o", "killed", "--", "sh", "-c", "kill -9 $$"]).killed_by(libc::SIGKILL);
     assert!(ran.stderr().contains("killed by signal 9"), "{ran}");
+    let leaks = run(&["-o", "leaks", "--mode", "leaks", "--", "true"]).success();
+    assert!(leaks.stderr().contains("memspy leaks leaks"), "{leaks}");
     let quiet = run(&["-q", "-o", "quiet", "--", "true"]).success();
     assert_eq!(quiet.stderr(), "");
 }

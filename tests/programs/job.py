@@ -1,7 +1,7 @@
-"""Drives an interactive shell on a terminal of its own: job.py MEMSPY LOGS.
+"""Drives an interactive shell on a terminal of its own: job.py MEMSPY LOGS JOB.
 
-Starts a job under memspy, stops it with Ctrl-Z, continues it with fg, interrupts it with Ctrl-C, and prints what the
-shell said about it: `stopped`, `continued`, and the job's status.
+Writes a small program to the file JOB, starts it under memspy, stops it with Ctrl-Z, continues it with fg,
+interrupts it with Ctrl-C, and prints what the shell said about it: `stopped`, `continued`, and the job's status.
 """
 
 import os
@@ -10,8 +10,18 @@ import select
 import sys
 import time
 
-memspy, logs = sys.argv[1:3]
-JOB = 'trap "echo interrupted; exit 44" INT; while :; do echo "ti""ck"; sleep 0.02; done'
+memspy, logs, job = sys.argv[1:4]
+# One process: a shell that is stopped between vfork and exec hangs, with memspy or without.
+JOB = """
+import signal, sys, time
+def interrupted(*_):
+    print("inter" "rupted")
+    sys.exit(44)
+signal.signal(signal.SIGINT, interrupted)
+while True:
+    print("ti" "ck", flush=True)
+    time.sleep(0.02)
+"""
 DEADLINE = time.monotonic() + 60
 
 pid, terminal = pty.fork()
@@ -39,7 +49,9 @@ def send(text):
 
 
 expect(b"$ ")
-send(f"{memspy} run -q -o {logs} -- sh -c '{JOB}'\n".encode())
+with open(job, "w", encoding="ascii") as file:
+    file.write(JOB)
+send(f"{memspy} run -q -o {logs} -- {sys.executable} {job}\n".encode())
 expect(b"tick\r\n")
 send(b"\x1a")
 expect(b"Stopped")
