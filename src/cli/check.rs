@@ -53,7 +53,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<u8> {
     names::fill_in(&mut processes, &args.names, &mut notes);
     default_suppressions::apply(&processes, &mut policy, &mut notes);
     for one in &mut processes {
-        one.process.skipped = args.skips(&one.process.program);
+        one.process.skipped = args.skips(&one.process.program) || args.skips(&one.called);
         if one.events_only && !policy.budgets_only {
             one.process.doubts.push(
                 "it was recorded without leak checks (MEMSPY_MODE=events): memspy leaks lists \

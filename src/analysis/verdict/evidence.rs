@@ -31,6 +31,8 @@ pub struct Evidence {
     pub unix_ns: u64,
     /// The executable's path, bytes from outside.
     pub exe: Box<[u8]>,
+    /// The name by which it was called, last component alone: `sh` where `exe` is dash.
+    pub called: String,
     /// How much memory was live when, for the peak of the tree.
     pub levels: Levels,
 }
@@ -71,6 +73,9 @@ impl Evidence {
             events_only,
             began: start.mono_ns,
             unix_ns: start.unix_ns,
+            called: start.argv.first().map_or_else(String::new, |argv0| {
+                last_component(&String::from_utf8_lossy(argv0)).to_owned()
+            }),
             exe: start.exe,
             levels: watch.levels,
         })

@@ -213,6 +213,10 @@ pub fn judge(
             }),
     );
 
+    if doubts.is_empty() && !processes.iter().any(Process::judged) {
+        doubts.push("no process was judged".into());
+    }
+
     let proved = findings
         .iter()
         .any(|finding| finding.standing == Standing::Fails && processes[finding.process].judged());
@@ -249,7 +253,11 @@ pub fn judge(
         let Totals { bytes, blocks } = verdict.failing();
         verdict.why.insert(
             0,
-            format!("{bytes} bytes in {blocks} blocks fail the check"),
+            format!(
+                "{} in {} fail the check",
+                some(bytes, "byte"),
+                some(blocks, "block")
+            ),
         );
         let over = verdict
             .exceeded
@@ -258,6 +266,11 @@ pub fn judge(
         verdict.why.extend(over.collect::<Vec<_>>());
     }
     verdict
+}
+
+fn some(number: u64, noun: &str) -> String {
+    let s = if number == 1 { "" } else { "s" };
+    format!("{number} {noun}{s}")
 }
 
 /// What fails a check beside leaks and budgets.
@@ -529,12 +542,16 @@ mod tests {
     }
 
     #[test]
-    fn a_skipped_process_neither_fails_nor_raises_doubt() {
+    fn a_skipped_process_neither_fails_nor_raises_doubt_but_alone_it_proves_nothing() {
         let mut skipped = process(vec![leak(Kind::Definite, "f", 8)]);
         skipped.skipped = true;
         skipped.doubts.push("killed".into());
-        let found = verdict(&policy(), vec![skipped]);
+        let found = verdict(&policy(), vec![process(Vec::new()), skipped.clone()]);
         assert_eq!((found.outcome, found.findings.len()), (Outcome::Clean, 0));
+        assert_eq!(
+            verdict(&policy(), vec![skipped]).outcome,
+            Outcome::Inconclusive
+        );
     }
 
     #[test]

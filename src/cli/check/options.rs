@@ -102,7 +102,7 @@ pub(crate) struct Args {
     #[arg(long)]
     per_process: bool,
 
-    /// Leave processes of this program (last part of its path) out of the verdict
+    /// Leave processes of this program (the last part of its path, or the name it was called by) out of the verdict
     #[arg(long, value_name = "PROGRAM")]
     skip: Vec<String>,
 

@@ -329,6 +329,44 @@ mod tests {
     }
 
     #[test]
+    fn no_text_makes_it_panic() {
+        const WORDS: [&str; 16] = [
+            "{",
+            "}",
+            "\n",
+            " ",
+            "é",
+            "leak:",
+            "fun:",
+            "src:a:",
+            "...",
+            "Memcheck:Leak",
+            "Memcheck:",
+            "match-leak-kinds:",
+            "# expires:",
+            "#",
+            "*",
+            ":",
+        ];
+        // A linear congruential generator: the same texts in every run.
+        let mut state: u32 = 1;
+        for _ in 0..20_000 {
+            let mut text = String::new();
+            for _ in 0..12 {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                text.push_str(WORDS[(state >> 28) as usize]);
+            }
+            if let Err(error) = parse("f.supp", &text) {
+                let last = text.lines().count().max(1);
+                assert!(
+                    (1..=last).contains(&error.line) && error.column > 0,
+                    "{text:?}: {error}"
+                );
+            }
+        }
+    }
+
+    #[test]
     fn columns_count_characters_not_bytes() {
         assert_eq!(place("\u{a0}\u{a0}é").1, 3);
     }

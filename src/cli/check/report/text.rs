@@ -26,7 +26,8 @@ pub(super) fn write(report: &Report) -> String {
             "… and {more} more; --format json lists them all\n\n"
         ));
     }
-    section(&mut out, "not judged", &not_judged(report));
+    section(&mut out, "reasons", &reasons(report));
+    section(&mut out, "left out by --skip", &left_out(report));
     section(
         &mut out,
         "live when the process became another program",
@@ -131,22 +132,25 @@ fn section(out: &mut String, title: &str, lines: &[String]) {
     out.push('\n');
 }
 
-fn not_judged(report: &Report) -> Vec<String> {
-    let verdict = report.verdict;
-    let processes = verdict.processes.iter().filter(|process| !process.judged());
-    let lines = processes.map(|process| {
-        let why = if process.skipped {
-            "left out by --skip".into()
-        } else {
-            clean(&process.doubts.join("; "))
-        };
-        format!(
-            "process {} ({}): {why}",
-            process.pid,
-            clean(&process.program)
-        )
-    });
-    lines.collect()
+/// All reasons, when the verdict line can't hold them.
+fn reasons(report: &Report) -> Vec<String> {
+    let why = &report.verdict.why;
+    if why.len() > 1 {
+        why.iter().map(|why| clean(why)).collect()
+    } else {
+        Vec::new()
+    }
+}
+
+fn left_out(report: &Report) -> Vec<String> {
+    let skipped = report
+        .verdict
+        .processes
+        .iter()
+        .filter(|process| process.skipped);
+    let names =
+        skipped.map(|process| format!("process {} ({})", process.pid, clean(&process.program)));
+    names.collect()
 }
 
 /// What a process still had when it became another program, without what its parent gave it.
