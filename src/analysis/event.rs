@@ -93,6 +93,8 @@ pub enum What {
         thread: u32,
         /// Its name, bytes from outside.
         name: Box<[u8]>,
+        /// An address on its stack, 0 when the line does not say.
+        sp: Address,
     },
     /// Head of a picture of the address space.
     Snapshot(Box<Snapshot>),
@@ -320,6 +322,8 @@ pub struct Snapshot {
     pub maps: u64,
     /// The program break then, 0 when unknown.
     pub brk: Address,
+    /// RLIMIT_STACK then, bytes; `None` when there was no limit or the line does not say.
+    pub stack_limit: Option<u64>,
 }
 
 /// One line of /proc/self/maps.
@@ -341,6 +345,10 @@ pub struct Map {
     pub path: Box<[u8]>,
     /// Resident bytes.
     pub rss: Option<u64>,
+    /// Resident bytes that no other process maps.
+    pub private: Option<u64>,
+    /// Resident bytes that were changed, or have no file.
+    pub dirty: Option<u64>,
     /// Whether it is memspy's own.
     pub own: bool,
 }

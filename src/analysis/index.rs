@@ -100,6 +100,8 @@ pub(crate) struct Index {
     pub(crate) last: Vec<(u32, u64)>,
     /// The latest pair of (`at`, `mono_ns`).
     pub(crate) clock: Option<(u64, u64)>,
+    /// Resident bytes at times, as the block lines tell, in the order of the file.
+    pub(crate) resident: Vec<(u64, u64)>,
     /// No block line at all: lines are read in the order of the file.
     pub(crate) file_order: bool,
     /// What was wrong.
@@ -217,6 +219,9 @@ impl Builder<'_> {
             && self.index.clock.is_none_or(|(before, _)| before <= at)
         {
             self.index.clock = Some((at, mono_ns));
+        }
+        if let (Some(at), Some(rss)) = (head.at, head.rss) {
+            self.index.resident.push((at, rss));
         }
         if head.last {
             let end = head.n.saturating_add(head.events).saturating_sub(1);

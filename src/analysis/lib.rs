@@ -23,6 +23,7 @@ pub mod replay;
 pub mod site;
 mod site_tally;
 mod source;
+pub mod space;
 pub mod summary;
 pub mod tail;
 mod text;

@@ -121,6 +121,11 @@ impl Log {
         &self.index.damage
     }
 
+    /// Resident bytes at some times (nanoseconds since the image started), in no order.
+    pub fn resident(&self) -> &[(u64, u64)] {
+        &self.index.resident
+    }
+
     /// CLOCK_MONOTONIC at a time `t` of this log, in nanoseconds; `None` without a start line.
     ///
     /// The rate is corrected by the last pair of both clocks that the block lines hold.

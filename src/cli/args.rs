@@ -3,8 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::{
-    check, completions, doctor, exit, export, flamegraph, leaks, man, run, shim_file, sites,
-    summary, symbol_worker,
+    check, completions, doctor, exit, explain, export, flamegraph, leaks, man, maps, run,
+    shim_file, sites, summary, symbol_worker, timeline, where_,
 };
 
 /// A flight recorder for the memory of any Linux process.
@@ -31,6 +31,10 @@ pub(crate) enum Command {
     Leaks(leaks::Args),
     Summary(summary::Args),
     Sites(sites::Args),
+    Maps(maps::Args),
+    Explain(explain::Args),
+    Where(where_::Args),
+    Timeline(timeline::Args),
     Flamegraph(flamegraph::Args),
     Export(export::Args),
     Doctor(doctor::Args),

@@ -5,11 +5,14 @@
 
 mod amount;
 mod args;
+mod callers;
 mod check;
 mod colour;
 mod completions;
 mod doctor;
+mod drawing;
 mod exit;
+mod explain;
 mod export;
 mod flamegraph;
 mod inherited;
@@ -17,8 +20,10 @@ mod launch;
 mod leaks;
 mod log_dir;
 mod man;
+mod maps;
 mod mount;
 mod naming;
+mod one_log;
 mod preflight;
 mod profile;
 mod run;
@@ -30,7 +35,9 @@ mod size;
 mod summary;
 mod symbol_worker;
 mod terminal;
+mod timeline;
 mod untraced;
+mod where_;
 
 use std::process::ExitCode;
 
@@ -51,6 +58,10 @@ fn main() -> ExitCode {
         Command::Check(args) => check::run(*args),
         Command::Summary(args) => summary::run(&args),
         Command::Sites(args) => sites::run(&args),
+        Command::Maps(args) => maps::run(&args),
+        Command::Explain(args) => explain::run(&args),
+        Command::Where(args) => where_::run(&args),
+        Command::Timeline(args) => timeline::run(&args),
         Command::Flamegraph(args) => flamegraph::run(&args),
         Command::Export(args) => export::run(&args),
         Command::Doctor(args) => doctor::run(&args),

@@ -1,12 +1,16 @@
-//! A picture of the address space: /proc/self/maps as lines of the log. Never on the event path.
+//! A picture of the address space: /proc/self/smaps as lines of the log. Never on the event path.
+//!
+//! A mapping of the kernel's that is partly memspy's (the kernel merges neighbours) is cut at its borders, and what
+//! this file maps for itself while it works is left out.
 
 use crate::scratch::Scratch;
 use crate::{clock, glibc, memory, sys};
+use core::ffi::CStr;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use memspy_log::{Line, Op, key, tag};
 
-/// Longest text of /proc/self/maps that is taken: about ten thousand mappings.
-const MAX_TEXT: usize = 1 << 20;
+/// Longest text of /proc/self/smaps that is taken: about ten thousand mappings. Only what is used costs memory.
+const MAX_TEXT: usize = 8 << 20;
 /// Room for the lines made of it.
 const MAX_LINES: usize = 4 << 20;
 
@@ -19,27 +23,48 @@ pub(crate) fn restart() {
 
 /// Adds a snapshot to `scratch`. A map that can't be read is left out: the log then has none.
 pub(crate) fn add(scratch: &mut Scratch, when: &str) {
-    let Ok(text) = Text::read() else { return };
+    let began = clock::before();
+    let brk = glibc::current_break();
+    // Without smaps (a kernel may lack it) the sizes in memory are missing.
+    let read = Text::read(c"/proc/self/smaps").or_else(|_| Text::read(c"/proc/self/maps"));
+    let Ok(text) = read else { return };
     let id = LAST_ID.fetch_add(1, Relaxed) + 1;
-    let now = clock::before();
-    let own = [scratch.range(), text.range()];
-    let is_scratch = |from, to| own.iter().any(|range| (from, to) == *range);
-    let lines = || {
-        text.bytes()
-            .split_inclusive(|byte| *byte == b'\n')
-            .filter_map(Map::parse)
-    };
-    let maps = lines().filter(|map| !is_scratch(map.from, map.to)).count();
+    let until = clock::after();
+    let passing = [scratch.range(), text.range()];
+    let mut count = 0;
+    text.maps(|map| map.pieces(&passing, |_, _, _| count += 1));
     scratch.line(const { &tag(Op::Snapshot) }, |line| {
-        line.num(const { &key("t") }, now);
+        line.num(const { &key("t") }, began);
+        line.num(const { &key("dt") }, until - began);
         line.num(const { &key("id") }, id);
         line.name(const { &key("when") }, when);
-        line.num(const { &key("maps") }, maps as u64);
-        line.addr(const { &key("brk") }, glibc::current_break());
+        line.num(const { &key("maps") }, count);
+        line.addr(const { &key("brk") }, brk);
+        line.num(
+            const { &key("stack_limit") },
+            sys::rlimit(libc::RLIMIT_STACK),
+        );
     });
-    for map in lines().filter(|map| !is_scratch(map.from, map.to)) {
-        scratch.line(const { &tag(Op::Map) }, |line| map.put(line, now, id));
+    text.maps(|map| {
+        map.pieces(&passing, |from, to, own| {
+            scratch.line(const { &tag(Op::Map) }, |line| {
+                line.num(const { &key("t") }, until);
+                line.num(const { &key("snapshot") }, id);
+                map.put(line, from, to, own);
+            });
+        })
+    });
+}
+
+/// Writes a snapshot by itself.
+#[cold]
+pub(crate) fn write(when: &str) {
+    let mask = sys::block_signals();
+    if let Ok(mut scratch) = scratch() {
+        add(&mut scratch, when);
+        let _ = scratch.write();
     }
+    sys::restore_signals(mask);
 }
 
 /// A scratch that is large enough for a snapshot.
@@ -47,15 +72,15 @@ pub(crate) fn scratch() -> sys::Result<Scratch> {
     Scratch::new(MAX_LINES)
 }
 
-/// The text of /proc/self/maps, in pages of its own.
+/// The text of /proc/self/smaps or maps, in pages of its own.
 struct Text {
     base: *mut u8,
     len: usize,
 }
 
 impl Text {
-    fn read() -> sys::Result<Text> {
-        let fd = sys::open(c"/proc/self/maps", libc::O_RDONLY | libc::O_CLOEXEC, 0)?;
+    fn read(path: &CStr) -> sys::Result<Text> {
+        let fd = sys::open(path, libc::O_RDONLY | libc::O_CLOEXEC, 0)?;
         let prot = libc::PROT_READ | libc::PROT_WRITE;
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
         // SAFETY: no address is asked for, so nothing existing is touched.
@@ -87,6 +112,27 @@ impl Text {
     fn range(&self) -> (usize, usize) {
         (self.base as usize, self.base as usize + MAX_TEXT)
     }
+
+    /// Calls `each` with every mapping, its sizes in memory filled in.
+    fn maps(&self, mut each: impl FnMut(&Map)) {
+        let mut open: Option<Map> = None;
+        for line in self.bytes().split_inclusive(|byte| *byte == b'\n') {
+            // A mapping begins with a lower-case digit, a line about it with a capital letter.
+            if line.first().is_some_and(u8::is_ascii_uppercase) {
+                if let (Some(map), Some((word, bytes))) = (&mut open, size(line)) {
+                    map.count(word, bytes);
+                }
+                continue;
+            }
+            let next = Map::parse(line);
+            if let Some(done) = core::mem::replace(&mut open, next) {
+                each(&done);
+            }
+        }
+        if let Some(last) = open {
+            each(&last);
+        }
+    }
 }
 
 impl Drop for Text {
@@ -96,7 +142,23 @@ impl Drop for Text {
     }
 }
 
-/// One line of /proc/self/maps: `from-to perms offset dev inode path`.
+/// A line about a mapping, `Rss:      4 kB`, as its word and bytes.
+fn size(line: &[u8]) -> Option<(&[u8], usize)> {
+    let mut fields = line.trim_ascii().splitn(2, |byte| *byte == b':');
+    let word = fields.next()?;
+    let number_of_kib = fields.next()?.trim_ascii().strip_suffix(b" kB")?;
+    Some((word, number(number_of_kib, 10)?.checked_mul(1024)?))
+}
+
+/// What of a mapping is in memory, bytes.
+#[derive(Clone, Copy, Default)]
+struct Resident {
+    all: usize,
+    private: usize,
+    dirty: usize,
+}
+
+/// One mapping: `from-to perms offset dev inode path`, and what smaps adds.
 struct Map<'a> {
     from: usize,
     to: usize,
@@ -104,6 +166,7 @@ struct Map<'a> {
     offset: usize,
     inode: usize,
     path: &'a [u8],
+    resident: Option<Resident>,
 }
 
 impl Map<'_> {
@@ -125,19 +188,64 @@ impl Map<'_> {
             offset,
             inode,
             path,
+            resident: None,
         })
     }
 
-    fn put(&self, line: &mut Line, now: u64, id: u64) {
-        line.num(const { &key("t") }, now);
-        line.num(const { &key("snapshot") }, id);
-        line.addr(const { &key("from") }, self.from);
-        line.addr(const { &key("to") }, self.to);
+    /// Takes in a size that smaps gives.
+    fn count(&mut self, word: &[u8], bytes: usize) {
+        let resident = self.resident.get_or_insert_default();
+        match word {
+            b"Rss" => resident.all = bytes,
+            b"Private_Clean" => resident.private += bytes,
+            b"Private_Dirty" => {
+                resident.private += bytes;
+                resident.dirty += bytes;
+            }
+            b"Shared_Dirty" => resident.dirty += bytes,
+            _ => {}
+        }
+    }
+
+    /// Calls `each` with start, end and whether it is memspy's of every part, without the ranges `passing`.
+    fn pieces(&self, passing: &[(usize, usize)], mut each: impl FnMut(usize, usize, bool)) {
+        let mut at = self.from;
+        while at < self.to {
+            let borders = memory::own_ranges().chain(passing.iter().copied());
+            let next = borders
+                .flat_map(|(from, to)| [from, to])
+                .filter(|border| *border > at)
+                .min();
+            let mut end = next.unwrap_or(self.to).min(self.to);
+            let own = memory::is_own(at, end);
+            // Neighbours of one kind are one piece.
+            while end < self.to && own && memory::is_own(end, self.to) {
+                end = self.to;
+            }
+            if !passing.iter().any(|(from, to)| (*from..*to).contains(&at)) {
+                each(at, end, own);
+            }
+            at = end;
+        }
+    }
+
+    fn put(&self, line: &mut Line, from: usize, to: usize, own: bool) {
+        line.addr(const { &key("from") }, from);
+        line.addr(const { &key("to") }, to);
         line.text(const { &key("perms") }, self.perms);
-        line.num(const { &key("offset") }, self.offset as u64);
+        let skipped = if self.inode == 0 { 0 } else { from - self.from };
+        line.num(const { &key("offset") }, (self.offset + skipped) as u64);
         line.num(const { &key("inode") }, self.inode as u64);
         line.text(const { &key("path") }, self.path);
-        if memory::is_own(self.from, self.to) {
+        // Of a part nobody knows how much is in memory.
+        if let Some(resident) = self.resident
+            && (from, to) == (self.from, self.to)
+        {
+            line.num(const { &key("rss") }, resident.all as u64);
+            line.num(const { &key("private") }, resident.private as u64);
+            line.num(const { &key("dirty") }, resident.dirty as u64);
+        }
+        if own {
             line.flag(const { &key("own") }, true);
         }
     }
@@ -149,7 +257,7 @@ fn number(digits: &[u8], radix: u32) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::Map;
+    use super::{Map, size};
 
     #[test]
     fn a_line_with_blanks_in_its_path_is_read_whole() {
@@ -168,5 +276,25 @@ mod tests {
     fn a_line_that_is_cut_off_is_left_out() {
         assert!(Map::parse(b"7f00a000-7f00b000 r-xp 00001000 fe").is_none());
         assert!(Map::parse(b"nonsense\n").is_none());
+    }
+
+    #[test]
+    fn a_size_is_read_in_bytes_and_other_lines_are_not_sizes() {
+        assert_eq!(
+            size(b"Rss:                  12 kB\n"),
+            Some((&b"Rss"[..], 12 << 10))
+        );
+        assert_eq!(size(b"VmFlags: rd wr mr mw me ac\n"), None);
+        assert_eq!(size(b"ProtectionKey:         0\n"), None);
+    }
+
+    #[test]
+    fn what_is_mapped_in_passing_is_cut_out() {
+        let map = Map::parse(b"1000-9000 rw-p 00000000 00:00 0\n").expect("is a line");
+        let mut pieces = Vec::new();
+        map.pieces(&[(0x2000, 0x4000), (0x4000, 0x5000)], |from, to, own| {
+            pieces.push((from, to, own))
+        });
+        assert_eq!(pieces, [(0x1000, 0x2000, false), (0x5000, 0x9000, false)]);
     }
 }

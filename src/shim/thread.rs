@@ -2,10 +2,14 @@
 
 use crate::flush::{self, Reach};
 use crate::slot::{DIRECT, RETIRED, Slot};
-use crate::{clock, close_out, image, log, pool, start, sys, x86_64};
+use crate::{clock, close_out, image, log, pool, settings, snapshot, start, sys, x86_64};
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering::*};
+use memspy_log::key;
 use memspy_log::tail::{header, state};
+
+/// The stream of the first thread beside the first.
+const SECOND: u64 = 2;
 
 /// The thread's 64 bytes, zero when it starts.
 #[repr(C)]
@@ -100,12 +104,17 @@ pub(crate) fn forget() {
 fn introduce(slot: &Slot) {
     let mut name = [0; 16];
     let name = sys::thread_name(&mut name);
+    let on_stack = (&raw const name).addr();
     let now = clock::before();
     slot.line::<{ memspy_log::MAX_EVENT }>(log::THREAD, (now, now), |line| {
         line.num(log::T, now);
         line.num(log::THREAD_KEY, slot.stream.load(Relaxed));
         line.text(log::NAME, name);
+        line.addr(const { &key("sp") }, on_stack);
     });
+    if slot.stream.load(Relaxed) == SECOND && settings::get().maps {
+        snapshot::write("thread");
+    }
 }
 
 /// The buffer has no room for a line of `len` bytes. Makes some, or answers false.

@@ -13,8 +13,14 @@ mod check;
 mod cli;
 /// `memspy doctor`: what can be recorded, and why not.
 mod doctor;
+/// `memspy explain`: each kernel call with its reason.
+mod explain;
 /// `memspy check -- CMD`: real programs through the gate, and the exit codes.
 mod gate;
+/// `docs/memory.md`: its commands run and print what stands in it.
+mod guide;
+/// `memspy maps`, `where`, `timeline`: the address space against /proc and strace.
+mod maps;
 /// Names in reports: files, builds, debug information near and far, and what can be wrong with them.
 mod names;
 /// `memspy run`: launching, environment, signals, exit status, place of the logs.

@@ -81,7 +81,11 @@ struct Fields {
     ppid: Option<u32>,
     prot: Option<Int>,
     ptr: Option<Hex>,
+    private: Option<u64>,
+    dirty: Option<u64>,
     rss: Option<u64>,
+    sp: Option<Hex>,
+    stack_limit: Option<u64>,
     size: Option<u64>,
     snapshot: Option<u32>,
     stack: Option<u32>,
@@ -239,6 +243,7 @@ impl Fields {
             Op::Thread => What::Thread {
                 thread: self.thread.ok_or("thread")?,
                 name: bytes(self.name),
+                sp: address(self.sp).unwrap_or(0),
             },
             Op::Mark => What::Mark {
                 name: bytes(self.name),
@@ -256,6 +261,7 @@ impl Fields {
                 when: owned(self.when),
                 maps: self.maps.unwrap_or(0),
                 brk: address(self.brk).unwrap_or(0),
+                stack_limit: self.stack_limit.filter(|limit| *limit != u64::MAX),
             })),
             Op::Map => What::Map(Box::new(Map {
                 snapshot: self.snapshot.ok_or("snapshot")?,
@@ -266,6 +272,8 @@ impl Fields {
                 inode: self.inode.unwrap_or(0),
                 path: bytes(self.path),
                 rss: self.rss,
+                private: self.private,
+                dirty: self.dirty,
                 own: self.own.unwrap_or(false),
             })),
             Op::Check => What::Check(Box::new(Check {

@@ -1,0 +1,303 @@
+//! The books between snapshots: calls change the layout, each snapshot checks it.
+
+use super::cause::{Cause, Difference, Evidence};
+use super::layout::{Layout, Maker, Piece, heap_piece};
+use super::perms::Perms;
+use crate::event::{Address, Map, Snapshot, What};
+use crate::log::Log;
+use crate::merge::Step;
+use crate::model::{Change, Memory};
+use crate::replay::Visitor;
+use rustc_hash::FxHashMap;
+use std::sync::Arc;
+
+/// How a snapshot compares with the calls before it.
+#[derive(Clone, Debug)]
+pub struct Account {
+    /// The snapshot's number.
+    pub snapshot: u32,
+    /// `start`, `exit`, `thread`, `request`.
+    pub when: Box<str>,
+    /// When it had been taken, nanoseconds since the image started.
+    pub t: u64,
+    /// Bytes that are mapped, memspy's own included.
+    pub mapped: u64,
+    /// Bytes that are in memory; `None` when the snapshot does not say.
+    pub resident: Option<u64>,
+    /// RLIMIT_STACK then.
+    pub stack_limit: Option<u64>,
+    /// What differs; of the first snapshot nothing, it is the beginning.
+    pub differences: Vec<Difference>,
+}
+
+impl Account {
+    /// The differences that nobody can explain.
+    pub fn unexplained(&self) -> impl Iterator<Item = &Difference> {
+        let unexplained = |difference: &&Difference| difference.cause == Cause::Unexplained;
+        self.differences.iter().filter(unexplained)
+    }
+}
+
+/// The address space of a log, as far as it has been read.
+#[derive(Debug)]
+pub struct Space {
+    /// The pieces now.
+    pub layout: Layout,
+    /// The snapshots so far.
+    pub accounts: Vec<Account>,
+    /// Of each thread with a known one, an address on its stack; the latest last.
+    pub stacks: Vec<(u32, Address)>,
+    glibc: bool,
+    coming: Option<(Snapshot, Vec<Map>)>,
+    /// Of each thread the number of its last event, and its last release of address space.
+    last_n: FxHashMap<u32, u64>,
+    releases: FxHashMap<u32, (u64, Address, Address)>,
+}
+
+impl Default for Space {
+    fn default() -> Self {
+        Space {
+            layout: Layout::new(4096),
+            accounts: Vec::new(),
+            stacks: Vec::new(),
+            glibc: true,
+            coming: None,
+            last_n: FxHashMap::default(),
+            releases: FxHashMap::default(),
+        }
+    }
+}
+
+impl Visitor for Space {
+    fn begin(&mut self, log: &Log, memory: &Memory) {
+        let start = log.start();
+        self.layout = Layout::new(start.map_or(0, |start| start.page));
+        self.glibc = start.is_none_or(|start| &start.allocator[..] == b"glibc");
+        self.inherit(memory);
+    }
+
+    #[inline]
+    fn step(&mut self, step: &Step, _: &Change, memory: &Memory) {
+        match &step.event.what {
+            What::Alloc(_) | What::Free(_) | What::Realloc(_) => {
+                // Only where a release of this thread may still be under way.
+                if !self.releases.is_empty() {
+                    self.releases.remove(&step.thread);
+                }
+            }
+            _ => self.rare(step, memory),
+        }
+    }
+}
+
+impl Space {
+    fn rare(&mut self, step: &Step, memory: &Memory) {
+        match &step.event.what {
+            What::Snapshot(head) => self.coming = Some(((**head).clone(), Vec::new())),
+            What::Map(map) => self.map(map, step.time, memory),
+            What::Thread { thread, sp, .. } if *sp != 0 => self.stacks.push((*thread, *sp)),
+            _ => {
+                self.releases.remove(&step.thread);
+                self.last_n.insert(step.thread, step.n);
+                if let Some((from, to)) = self.layout.apply(step) {
+                    self.resolve(from, to);
+                    let release = matches!(step.event.what, What::Munmap(_) | What::Brk(_))
+                        || step.half == crate::merge::Half::Release;
+                    if release {
+                        self.releases.insert(step.thread, (step.n, from, to));
+                    }
+                }
+            }
+        }
+    }
+
+    /// What a forked child has from its parent.
+    fn inherit(&mut self, memory: &Memory) {
+        for (from, mapping) in memory.mappings.iter() {
+            let perms = Perms::from_call(mapping.prot, mapping.flags);
+            let anonymous = mapping.fd < 0;
+            let piece = Piece {
+                end: mapping.end,
+                perms,
+                path: Arc::default(),
+                file: !anonymous || perms.shared,
+                offset: mapping.offset,
+                inode: 0,
+                own: false,
+                maker: Maker::Call {
+                    via: mapping.via,
+                    t: 0,
+                    stack: 0,
+                    thread: mapping.thread,
+                    file: !anonymous,
+                },
+                resident: None,
+            };
+            self.layout.put_inherited(from, piece);
+        }
+        if let Some(brk) = memory.mappings.brk() {
+            let heap = heap_piece(brk.now, Maker::Break);
+            self.layout.put_inherited(brk.first, heap);
+        }
+        for arena in memory.mappings.arenas() {
+            let piece = heap_piece(arena.base + arena.size, Maker::Arena(arena.base));
+            self.layout.put_inherited(arena.base, piece);
+        }
+    }
+
+    fn map(&mut self, map: &Map, t: u64, memory: &Memory) {
+        let Some((head, maps)) = &mut self.coming else {
+            return;
+        };
+        if map.snapshot != head.id {
+            return;
+        }
+        maps.push(map.clone());
+        if maps.len() as u64 == head.maps
+            && let Some((head, maps)) = self.coming.take()
+        {
+            self.settle(&head, &maps, t, memory);
+        }
+    }
+
+    /// Compares the layout with a snapshot, and makes the snapshot the layout.
+    fn settle(&mut self, head: &Snapshot, maps: &[Map], t: u64, memory: &Memory) {
+        let first = self.accounts.is_empty();
+        let evidence = Evidence {
+            memory,
+            maps,
+            stacks: &self.stacks,
+            glibc: self.glibc,
+        };
+        let mut runs: Vec<(Address, Address, &Map, Maker)> = Vec::new();
+        let mut differences: Vec<Difference> = Vec::new();
+        for (from, to, piece, map) in side_by_side(&self.layout, maps) {
+            let same = matches!((piece, map), (Some((at, piece)), Some(map)) if agree(at, piece, from, map));
+            if let Some(map) = map {
+                let maker = match piece {
+                    // Other permissions do not change who made it.
+                    Some((_, piece)) if same || is_call(piece.maker) => piece.maker,
+                    _ if first => Maker::Start,
+                    _ => Maker::Found(head.id),
+                };
+                match runs.last_mut() {
+                    Some((_, end, last, by)) if std::ptr::eq(*last, map) && *by == maker => {
+                        *end = to;
+                    }
+                    _ => runs.push((from, to, map, maker)),
+                }
+            }
+            if same || first {
+                continue;
+            }
+            let mut cause = evidence.cause(from, piece.map(|(_, piece)| piece), map);
+            if cause == Cause::Unexplained && piece.is_none() && self.being_released(from, to) {
+                cause = Cause::UnderWay;
+            }
+            match differences.last_mut() {
+                Some(last)
+                    if last.to == from
+                        && last.cause == cause
+                        && (last.expected, last.found) == (piece.is_some(), map.is_some()) =>
+                {
+                    last.to = to;
+                }
+                _ => differences.push(Difference {
+                    from,
+                    to,
+                    expected: piece.is_some(),
+                    found: map.is_some(),
+                    cause,
+                }),
+            }
+        }
+        self.layout = Layout::new(memory.mappings.page());
+        for (from, to, map, maker) in runs {
+            self.layout.put(from, to, map, maker);
+        }
+        self.accounts.push(Account {
+            snapshot: head.id,
+            when: head.when.clone(),
+            t,
+            mapped: maps.iter().map(|map| map.to - map.from).sum(),
+            resident: maps.iter().map(|map| map.rss).sum(),
+            stack_limit: head.stack_limit,
+            differences,
+        });
+    }
+
+    /// Whether the last that another thread did is to give this range back.
+    fn being_released(&self, from: Address, to: Address) -> bool {
+        self.releases.iter().any(|(thread, (n, start, end))| {
+            self.last_n.get(thread) == Some(n) && *start <= from && to <= *end
+        })
+    }
+
+    /// A call touches a range: if the last snapshot had met it half done, that is explained now.
+    fn resolve(&mut self, from: Address, to: Address) {
+        let Some(account) = self.accounts.last_mut() else {
+            return;
+        };
+        for difference in &mut account.differences {
+            if difference.cause == Cause::Unexplained
+                && from <= difference.from
+                && difference.to <= to
+            {
+                difference.cause = Cause::UnderWay;
+            }
+        }
+    }
+}
+
+fn is_call(maker: Maker) -> bool {
+    !matches!(maker, Maker::Start | Maker::Found(_))
+}
+
+/// Whether a piece that begins at `at` is, from `from` on, what the kernel has there.
+fn agree(at: Address, piece: &Piece, from: Address, map: &Map) -> bool {
+    let file = map.inode != 0;
+    let names =
+        piece.path.is_empty() || !file || trim_deleted(&piece.path) == trim_deleted(&map.path);
+    piece.perms == Perms::from_letters(&map.perms)
+        && piece.own == map.own
+        && piece.file == file
+        && names
+        && (!file || piece.offset + (from - at) == map.offset + (from - map.from))
+}
+
+/// A path without the kernel's note that the file is gone.
+fn trim_deleted(path: &[u8]) -> &[u8] {
+    path.strip_suffix(b" (deleted)").unwrap_or(path)
+}
+
+/// Ranges in which neither list changes, with what each has there.
+type Side<'l, 'm> = (
+    Address,
+    Address,
+    Option<(Address, &'l Piece)>,
+    Option<&'m Map>,
+);
+
+fn side_by_side<'l, 'm>(layout: &'l Layout, maps: &'m [Map]) -> Vec<Side<'l, 'm>> {
+    let mut borders: Vec<Address> = layout
+        .iter()
+        .flat_map(|(from, piece)| [from, piece.end])
+        .chain(maps.iter().flat_map(|map| [map.from, map.to]))
+        .collect();
+    borders.sort_unstable();
+    borders.dedup();
+    let mut sides = Vec::new();
+    let mut next = 0;
+    for pair in borders.windows(2) {
+        let (from, to) = (pair[0], pair[1]);
+        while maps.get(next).is_some_and(|map| map.to <= from) {
+            next += 1;
+        }
+        let map = maps.get(next).filter(|map| map.from <= from);
+        let piece = layout.at(from);
+        if piece.is_some() || map.is_some() {
+            sides.push((from, to, piece, map));
+        }
+    }
+    sides
+}

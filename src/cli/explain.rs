@@ -1,0 +1,92 @@
+//! `memspy explain`: the story of a process's memory, one kernel call after the other.
+
+mod json;
+mod prose;
+mod text;
+
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+
+use memspy_analysis::replay::replay;
+use memspy_analysis::space::{Picture, Space, Story, View};
+
+use crate::callers::Callers;
+use crate::exit;
+use crate::naming::NameOptions;
+use crate::one_log;
+
+/// Tell why each kernel call for memory was made.
+///
+/// Each call with what the program had asked for, and the rule by which malloc chose it. The rules are those of glibc's
+/// malloc with its default settings; a call that does not follow them is reported as such.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  memspy explain memspy.cat.4711.jsonl
+  memspy explain --top 0 --depth 20 memspy.app.4711.jsonl    every call, whole stacks
+  memspy explain --json memspy.cat.4711.jsonl | jq '.calls[] | [.call, .reason]'")]
+pub(crate) struct Args {
+    /// A log, or a directory with one; `-` is standard input
+    #[arg(value_name = "LOG")]
+    log: PathBuf,
+
+    /// How many calls to show, the first ones; 0 shows all. Equal ones in a row count as one
+    #[arg(long, value_name = "N", default_value_t = 40)]
+    top: usize,
+
+    /// How many functions of a stack to show; 0 shows all
+    #[arg(long, value_name = "N", default_value_t = 6)]
+    depth: usize,
+
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    names: NameOptions,
+}
+
+/// What is told.
+struct Told {
+    story: Story,
+    view: View,
+}
+
+/// Prints the report.
+pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
+    let log = one_log::open(&args.log)?;
+    let mut story = Story::default();
+    let mut watch = (&mut story, Space::default());
+    let outcome = replay(&log, &mut watch)?;
+    let space = watch.1;
+    story.finish();
+    let picture = Picture::at_end(&space, &outcome);
+    let view = View {
+        picture,
+        space,
+        outcome,
+    };
+    let told = Told { story, view };
+    let shown = told.story.chapters.iter().take(limit(args.top));
+    let highest = told.view.picture.heap.highest;
+    let stacks = shown
+        .map(|chapter| chapter.stack)
+        .chain(highest.map(|highest| highest.block.stack));
+    let callers = Callers::find(&log, &told.view.outcome.memory, stacks, &args.names);
+    let mut out = io::stdout().lock();
+    if args.json {
+        let document = json::document(&log, &told, &callers, args.top);
+        serde_json::to_writer_pretty(&mut out, &document)?;
+        writeln!(out)?;
+    } else {
+        let text = text::text(&one_log::title(&log), args, &told, &callers);
+        out.write_all(text.as_bytes())?;
+    }
+    one_log::warn(&log, &told.view.outcome);
+    Ok(exit::OK)
+}
+
+/// A number on the command line where 0 means all.
+fn limit(number: usize) -> usize {
+    if number == 0 { usize::MAX } else { number }
+}
