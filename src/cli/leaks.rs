@@ -14,7 +14,7 @@ use memspy_analysis::printable;
 use memspy_analysis::verdict::{Evidence, Frame, Totals};
 use serde_json::{Value, json};
 
-use crate::check::frames;
+use crate::check::{frames, visible};
 use crate::naming::{NameOptions, Naming};
 use crate::terminal::{clean, say};
 use crate::{amount, exit};
@@ -84,10 +84,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
     };
     let text = if args.json {
         let processes = processes.iter().map(|one| report.json(one, shown(one)));
-        format!(
-            "{}\n",
-            json!({"schema": 1, "processes": processes.collect::<Vec<_>>()})
-        )
+        let document = json!({"schema": 1, "processes": processes.collect::<Vec<_>>()});
+        visible(&document.to_string()) + "\n"
     } else {
         processes
             .iter()

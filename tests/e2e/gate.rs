@@ -6,7 +6,9 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::support::{Finished, TestDir, clean, compile, compile_with, finish, memspy, preloaded};
+use crate::support::{
+    Finished, TestDir, clean, compile, compile_with, finish, memspy, preloaded, repository,
+};
 
 /// The program that leaks what it is told to.
 fn gate() -> PathBuf {
@@ -235,6 +237,50 @@ fn generated_suppressions_are_taken_by_memspy_and_by_valgrind() {
     };
     valgrind(&[]).code(9);
     valgrind(&["--suppressions=made.supp"]).success();
+}
+
+#[test]
+fn sarif_is_valid_and_its_paths_are_those_of_the_repository() {
+    let dir = TestDir::new();
+    let schema = repository().join("tests/e2e/sarif.schema.json");
+    let mut command = memspy();
+    command
+        .current_dir(dir.path())
+        .args(["check", "--source-root"])
+        .arg(repository());
+    command.args([
+        "--write-baseline",
+        "known.json",
+        "--output",
+        "sarif=new.sarif",
+        "--",
+    ]);
+    finish(command.arg(gate()).args(["lose=111", "lose=7"])).code(23);
+    let grown = ["--baseline", "known.json", "--output", "sarif=grown.sarif"];
+    check(&dir, &grown, &["lose=111", "lose=111", "lose=7"]).code(23);
+    let script = r##"
+import json, jsonschema, sys
+schema = json.load(open(sys.argv[1]))
+validator = jsonschema.Draft202012Validator(schema)
+for name in ["new.sarif", "grown.sarif"]:
+    document = json.load(open(name))
+    validator.validate(document)
+    results = document["runs"][0]["results"]
+    assert results, name
+    states = {result.get("baselineState") for result in results}
+    assert states == ({None} if name == "new.sarif" else {"updated"}), states
+first = json.load(open("new.sarif"))["runs"][0]["results"][0]["locations"][0]["physicalLocation"]
+assert first["artifactLocation"] == {"uri": "tests/programs/gate.c", "uriBaseId": "%SRCROOT%"}, first
+assert first["region"]["startLine"] > 0
+"##;
+    let mut python = Command::new("python3");
+    finish(
+        python
+            .current_dir(dir.path())
+            .args(["-c", script])
+            .arg(schema),
+    )
+    .success();
 }
 
 #[test]

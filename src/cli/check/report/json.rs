@@ -43,7 +43,7 @@ pub(super) fn write(report: &Report) -> String {
 
 /// JSON text with every character that a terminal may act on written as an escape. JSON itself
 /// asks that only of those below U+0020. Such characters stand inside of strings alone.
-pub(super) fn visible(json: &str) -> String {
+pub(crate) fn visible(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
     for c in json.chars() {
         match c {
