@@ -68,7 +68,9 @@ impl Node {
 }
 
 static NODES: [AtomicPtr<Node>; CHUNKS] = [const { AtomicPtr::new(core::ptr::null_mut()) }; CHUNKS];
-static BUCKETS: [AtomicPtr<AtomicU32>; SEGMENTS] =
+/// A bucket: the number of its first node, and in its upper half a bit for each node's hash, so that most of what is
+/// not there is known without a look at the nodes.
+static BUCKETS: [AtomicPtr<AtomicU64>; SEGMENTS] =
     [const { AtomicPtr::new(core::ptr::null_mut()) }; SEGMENTS];
 static LAST: AtomicU32 = AtomicU32::new(0);
 static EPOCH: AtomicU32 = AtomicU32::new(1);
@@ -151,7 +153,7 @@ fn node(id: u32) -> Option<&'static Node> {
     (!nodes.is_null()).then(|| unsafe { &*nodes.add(index) })
 }
 
-fn bucket(segment: usize, hash: usize) -> Option<&'static AtomicU32> {
+fn bucket(segment: usize, hash: usize) -> Option<&'static AtomicU64> {
     let buckets = BUCKETS.get(segment)?.load(Acquire);
     // SAFETY: a segment has `segment_len` buckets, a power of two; segments live for ever.
     (!buckets.is_null()).then(|| unsafe { &*buckets.add(hash & (segment_len(segment) - 1)) })
@@ -189,13 +191,22 @@ pub(crate) fn intern(frame: &Frame, mut define: impl FnMut(u32) -> bool) -> u32 
     id
 }
 
+/// The bit that stands for a hash in the upper half of its bucket.
+fn bit(hash: usize) -> u64 {
+    1 << (32 + (hash >> 59))
+}
+
 fn look_up(frame: &Frame, epoch: u32, define: &mut dyn FnMut(u32) -> bool) -> u32 {
     let hash = frame.hash();
     for segment in (0..SEGMENTS).rev() {
         let Some(bucket) = bucket(segment, hash) else {
             continue;
         };
-        if let Some((id, node)) = find(bucket.load(Acquire), 0, frame) {
+        let bucket = bucket.load(Acquire);
+        if bucket & bit(hash) == 0 {
+            continue;
+        }
+        if let Some((id, node)) = find(bucket as u32, 0, frame) {
             if node.epoch.load(Relaxed) != epoch {
                 if !define(id) {
                     return 0;
@@ -231,7 +242,7 @@ fn insert(
     let segment = newest_segment()?;
     let bucket = bucket(segment, hash)?;
     let mut head = bucket.load(Acquire);
-    if let Some((id, _)) = find(head, 0, frame) {
+    if let Some((id, _)) = find(head as u32, 0, frame) {
         return Some(id);
     }
     let id = new_id()?;
@@ -244,11 +255,12 @@ fn insert(
         return None;
     }
     loop {
-        node.next.store(head, Relaxed);
-        match bucket.compare_exchange(head, id, AcqRel, Acquire) {
+        node.next.store(head as u32, Relaxed);
+        let new = (head >> 32 << 32) | bit(hash) | u64::from(id);
+        match bucket.compare_exchange(head, new, AcqRel, Acquire) {
             Ok(_) => return Some(id),
             Err(now) => {
-                if let Some((id, _)) = find(now, head, frame) {
+                if let Some((id, _)) = find(now as u32, head as u32, frame) {
                     return Some(id);
                 }
                 head = now;

@@ -23,10 +23,8 @@ impl Caller {
     #[inline(always)]
     pub(crate) unsafe fn at(sp: *const usize, bp: usize) -> Caller {
         // SAFETY: the caller vouches for `sp`.
-        Caller {
-            ip: unsafe { *sp },
-            sp: sp as usize + size_of::<usize>(),
-            bp,
-        }
+        let ip = unsafe { *sp };
+        let sp = sp as usize + size_of::<usize>();
+        Caller { ip, sp, bp }
     }
 }
