@@ -3,7 +3,7 @@
 //! The time stamp counter where the kernel itself trusts it, else CLOCK_MONOTONIC. Rate and origin are fixed once,
 //! before the first line, so that an error in them changes lengths and never the order. Hook-safe.
 
-use crate::{sys, x86_64};
+use crate::{image, start, sys, x86_64};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
 
 static TSC: AtomicBool = AtomicBool::new(false);
@@ -93,6 +93,7 @@ pub(crate) fn restart() -> u64 {
 /// Now, for a call that is about to release memory.
 #[inline(always)]
 pub(crate) fn before() -> u64 {
+    begin_if_new();
     if TSC.load(Relaxed) {
         scale(x86_64::tsc())
     } else {
@@ -103,6 +104,7 @@ pub(crate) fn before() -> u64 {
 /// Now, for a call that has just acquired memory.
 #[inline(always)]
 pub(crate) fn after() -> u64 {
+    begin_if_new();
     if !TSC.load(Relaxed) {
         return monotonic();
     }
@@ -124,6 +126,14 @@ pub(crate) fn share() {
 pub(crate) fn freeze() {
     FROZEN_AT.store(before().max(1), Relaxed);
     TSC.store(false, SeqCst);
+}
+
+/// A time means nothing before the image has begun: in a hook before the constructor, in the first of a forked child.
+#[inline(always)]
+fn begin_if_new() {
+    if image::generation() == 0 {
+        start::start();
+    }
 }
 
 #[inline(always)]
