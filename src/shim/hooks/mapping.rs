@@ -308,6 +308,9 @@ impl BreakMove {
             }
             stack.put(line);
         });
+        if settings::leaks() && errno == 0 && self.from != 0 {
+            leaks::broke(self.from, to);
+        }
     }
 }
 

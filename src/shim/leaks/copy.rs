@@ -146,6 +146,8 @@ pub(super) struct Task<'a> {
     pub(super) stopped: &'a Stopped,
     pub(super) blocks: &'static Table<8>,
     pub(super) mappings: &'static Mappings,
+    /// What the program took from the break itself.
+    pub(super) breaks: &'static Mappings,
     pub(super) findings: &'a Findings,
 }
 
@@ -245,7 +247,13 @@ fn gather(task: &Task, maps: &Maps) -> Result<Blocks<'static>, Gap> {
 /// All memory that holds no reference of the program's.
 fn not_roots(task: &Task, maps: &Maps) -> Result<Ranges, Gap> {
     let mut heaps = Ranges::new(1 << 20).ok_or(Gap::Memory)?;
-    glibc::exclude_heaps(maps, &mut heaps);
+    let mut breaks = Ranges::new(task.breaks.bound()).ok_or(Gap::Memory)?;
+    task.breaks.each(
+        |page| maps.touched(page),
+        |at, entry| breaks.add(at, at + entry.size),
+    );
+    breaks.sort();
+    glibc::exclude_heaps(maps, &breaks, &mut heaps);
     heaps.sort();
     let most = task.blocks.bound() + (1 << 20);
     let mut not_roots = Ranges::new(most).ok_or(Gap::Memory)?;

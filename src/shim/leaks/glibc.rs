@@ -24,11 +24,12 @@ const IS_MMAPPED: u64 = 2;
 const FLAGS: u64 = 7;
 const PAGE: usize = 4096;
 
-/// Adds the brk heap, the heaps of all arenas, and the main arena itself.
-pub(super) fn exclude_heaps(maps: &Maps, not_roots: &mut Ranges) {
+/// Adds the brk heap, the heaps of all arenas, and the main arena itself. `breaks`: what the program took from the
+/// break itself, which stays a root.
+pub(super) fn exclude_heaps(maps: &Maps, breaks: &Ranges, not_roots: &mut Ranges) {
     for mapping in maps.list() {
         if mapping.kind == Kind::Heap {
-            not_roots.add(mapping.from, mapping.to);
+            breaks.each_rest(mapping.from, mapping.to, |from, to| not_roots.add(from, to));
         }
     }
     let Some(main) = main_arena(maps) else { return };

@@ -53,6 +53,8 @@ use table::{Entry, LAST_GENERATION, Table};
 static BLOCKS: Table<8> = Table::new();
 /// The program's own mappings.
 static MAPPINGS: Mappings = Mappings::new();
+/// What the program took from the break itself: memory of its own in the middle of the heap.
+static BREAKS: Mappings = Mappings::new();
 /// Moved on by each mark and each fork.
 static GENERATION: AtomicU32 = AtomicU32::new(0);
 /// The first generation of this process; older blocks came with the fork.
@@ -127,6 +129,19 @@ pub(crate) fn unmapped(from: usize, len: usize) {
     }
     notice_fork();
     mappings::remove(&MAPPINGS, from, len);
+}
+
+/// The program moved the break itself.
+pub(crate) fn broke(from: usize, to: usize) {
+    notice_fork();
+    // malloc moves the break by whole pages, so a page that the program has a part of is its own.
+    let page = |at: usize| at & !4095;
+    if to > from {
+        mappings::insert(&BREAKS, page(from), to - page(from), true, entry(0, 0));
+    } else {
+        let to = to.next_multiple_of(4096);
+        mappings::remove(&BREAKS, to, from.saturating_sub(to));
+    }
 }
 
 /// Begins a new generation of blocks and answers its number; [`Group`] tells the generation of its blocks. All that
@@ -245,6 +260,7 @@ fn judge(caller: &Caller, findings: &Findings) -> (Gap, u64) {
         stopped: &stopped,
         blocks: &BLOCKS,
         mappings: &MAPPINGS,
+        breaks: &BREAKS,
         findings,
     };
     // SAFETY: the copy ends inside `live`, and the caller has all signals blocked.

@@ -165,13 +165,8 @@ impl Drop for Stopped {
         let Some(round) = self.round else { return };
         round.released.store(1, Release);
         kernel::futex_wake(&round.released);
-        let mut late = false;
-        for slot in round.used() {
-            late |= slot.place.load(Acquire) == Place::Called as u32;
-            while slot.place.load(Acquire) == Place::Parked as u32 {
-                sys::sched_yield();
-            }
-        }
+        let is_late = |slot: &Slot| slot.place.load(Acquire) == Place::Called as u32;
+        let late = round.used().iter().any(is_late);
         ROUND.store(core::ptr::null_mut(), Release);
         // With a signal still on its way the handler has to stay: without one it would end the process.
         if let Some(before) = self.before
@@ -259,6 +254,10 @@ fn fresh_round() -> Option<&'static Round> {
     // SAFETY: the pages are mapped for good, and zeroed memory is a valid `Round`. Only one check runs at a time.
     let round = unsafe { &*room };
     for slot in round.used() {
+        // Of the round before: it was told to go on and is about to.
+        while slot.place.load(Acquire) == Place::Parked as u32 {
+            sys::sched_yield();
+        }
         slot.tid.store(0, Relaxed);
         slot.place.store(0, Relaxed);
         for register in &slot.registers {

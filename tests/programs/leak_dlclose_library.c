@@ -1,0 +1,2 @@
+/* The library of leak_dlclose.c. */
+void *place;
