@@ -37,7 +37,7 @@ pub(super) const LARGE: usize = SIZE_MASK as usize;
 
 const GRANULE_SHIFT: u32 = 9;
 /// A leaf of the index covers 128 MiB.
-const LEAF_SHIFT: u32 = 27;
+pub(super) const LEAF_SHIFT: u32 = 27;
 pub(super) const LEAF: usize = 1 << (LEAF_SHIFT - GRANULE_SHIFT);
 /// Leaves that the 47-bit address space has.
 pub(super) const DIRECTORY: usize = 1 << (47 - LEAF_SHIFT);

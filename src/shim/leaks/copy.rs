@@ -4,7 +4,7 @@
 //! 16 KiB), calls no libc, runs no hook, and whatever happens to it happens to it alone.
 
 use super::arrays;
-use super::blocks::{Blocks, DIRECTORY, LARGE, LEAF, Room};
+use super::blocks::{Blocks, DIRECTORY, LEAF, LEAF_SHIFT, Room};
 use super::glibc;
 use super::group::{Group, Groups, Key, Kind};
 use super::kernel;
@@ -22,6 +22,8 @@ use core::arch::asm;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::*};
 
 const STACK: usize = 256 << 10;
+/// Heaps, stacks and own mappings; there may be as many mappings of blocks besides.
+const MOST_RANGES: usize = 1 << 20;
 
 /// Why a verdict is not the whole truth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -188,8 +190,12 @@ fn finish(task: &Task, gap: Option<Gap>) -> ! {
 
 fn judge(task: &Task) -> Result<(), Gap> {
     let maps = Maps::read().ok_or(Gap::Maps)?;
-    let blocks = &mut gather(task, &maps)?;
-    let not_roots = not_roots(task, &maps)?;
+    let heaps = heaps(task, &maps)?;
+    let most = task.blocks.bound() + MOST_RANGES;
+    let mut not_roots = Ranges::new(most).ok_or(Gap::Memory)?;
+    heaps.add_to(&mut not_roots);
+    let blocks = &mut gather(task, &maps, &heaps, &mut not_roots)?;
+    exclude(task, &maps, &mut not_roots)?;
     let order = arrays::dense::<u32>(blocks.len()).ok_or(Gap::Memory)?;
     let mut marker = Marker::new(&maps, blocks, order);
     registers::of_caller(&maps, &task.caller, |word| marker.root(word));
@@ -201,19 +207,39 @@ fn judge(task: &Task) -> Result<(), Gap> {
     report(task, &maps, blocks)
 }
 
-/// All blocks, from the table, in ascending order.
-fn gather(task: &Task, maps: &Maps) -> Result<Blocks<'static>, Gap> {
-    let (mut count, mut large, mut leaves, mut last) = (0, 0, 0, usize::MAX);
+/// All blocks, from the table, in ascending order. Those that lie in no heap have a mapping of their own, which goes to
+/// `not_roots`.
+fn gather(
+    task: &Task,
+    maps: &Maps,
+    heaps: &Ranges,
+    not_roots: &mut Ranges,
+) -> Result<Blocks<'static>, Gap> {
+    // Two for each leaf of the table: a block may reach into the next.
+    const { assert!(LEAF_SHIFT == Table::<8>::LEAF_SHIFT) };
+    let room = || {
+        Some(Room {
+            words: arrays::dense(task.blocks.bound())?,
+            large: arrays::zeroed(task.blocks.bound())?,
+            directory: arrays::zeroed(DIRECTORY)?,
+            leaves: arrays::zeroed(2 * task.blocks.leaves() * LEAF)?,
+        })
+    };
+    let mut blocks = Blocks::new(room().ok_or(Gap::Memory)?);
+    let mut fits = true;
+    let mut heap = (0, 0);
     let under_way = task.blocks.each(
         |page| maps.touched(page),
         |at, entry| {
-            count += 1;
-            large += usize::from(entry.size >= LARGE);
-            // A small block may reach into the leaf behind its own.
-            for leaf in [at / (LEAF << 9), (at + entry.size.min(LARGE)) / (LEAF << 9)] {
-                if leaf != last {
-                    last = leaf;
-                    leaves += 1;
+            fits &= blocks.push(at, &entry).is_some();
+            if at < heap.0 || at >= heap.1 {
+                match heaps.at(at) {
+                    Some(range) => heap = range,
+                    None => {
+                        let (from, to) =
+                            glibc::own_mapping(maps, at).unwrap_or((at, at + entry.size));
+                        not_roots.add(from, to);
+                    }
                 }
             }
         },
@@ -224,57 +250,43 @@ fn gather(task: &Task, maps: &Maps) -> Result<Blocks<'static>, Gap> {
     if task.blocks.lost() > 0 {
         task.findings.note(Gap::Lost);
     }
-    let room = || {
-        Some(Room {
-            words: arrays::dense(count)?,
-            large: arrays::zeroed(large)?,
-            directory: arrays::zeroed(DIRECTORY)?,
-            leaves: arrays::zeroed(leaves * LEAF)?,
-        })
-    };
-    let mut blocks = Blocks::new(room().ok_or(Gap::Memory)?);
-    let mut fits = true;
-    task.blocks.each(
-        |page| maps.touched(page),
-        |at, entry| fits &= blocks.push(at, &entry).is_some(),
-    );
-    if !fits {
-        return Err(Gap::Memory);
-    }
-    Ok(blocks)
+    if fits { Ok(blocks) } else { Err(Gap::Memory) }
 }
 
-/// All memory that holds no reference of the program's.
-fn not_roots(task: &Task, maps: &Maps) -> Result<Ranges, Gap> {
-    let mut heaps = Ranges::new(1 << 20).ok_or(Gap::Memory)?;
+/// Where malloc's heaps lie.
+fn heaps(task: &Task, maps: &Maps) -> Result<Ranges, Gap> {
     let mut breaks = Ranges::new(task.breaks.bound()).ok_or(Gap::Memory)?;
     task.breaks.each(
         |page| maps.touched(page),
         |at, entry| breaks.add(at, at + entry.size),
     );
     breaks.sort();
+    let mut heaps = Ranges::new(MOST_RANGES).ok_or(Gap::Memory)?;
     glibc::exclude_heaps(maps, &breaks, &mut heaps);
     heaps.sort();
-    let most = task.blocks.bound() + (1 << 20);
-    let mut not_roots = Ranges::new(most).ok_or(Gap::Memory)?;
-    roots::exclude_mapped_blocks(maps, task.blocks, &heaps, &mut not_roots);
-    heaps.add_to(&mut not_roots);
-    roots::exclude_own(maps, &mut not_roots);
+    if heaps.is_full() || breaks.is_full() {
+        return Err(Gap::Memory);
+    }
+    Ok(heaps)
+}
+
+/// Adds the rest of the memory that holds no reference of the program's.
+fn exclude(task: &Task, maps: &Maps, not_roots: &mut Ranges) -> Result<(), Gap> {
+    roots::exclude_own(maps, not_roots);
     let findings = core::ptr::from_ref(task.findings) as usize;
     not_roots.add(findings, findings + size_of::<Findings>());
-
     if !task.stopped.listed {
         task.findings.note(Gap::Threads);
     }
     let alive = alive(task, maps).ok_or(Gap::Memory)?;
-    if !stacks::exclude_dead(maps, &mut not_roots, alive) {
+    if !stacks::exclude_dead(maps, not_roots, alive) {
         task.findings.note(Gap::Stack);
     }
     not_roots.sort();
-    if not_roots.is_full() || heaps.is_full() {
+    if not_roots.is_full() {
         return Err(Gap::Memory);
     }
-    Ok(not_roots)
+    Ok(())
 }
 
 /// The caller and all other threads.

@@ -100,6 +100,8 @@ fn unpacked(word: u64) -> Key {
 pub(super) struct Groups {
     sums: &'static mut [Sum],
     len: usize,
+    /// The place of the key that came last: neighbours are often alike.
+    last: usize,
 }
 
 impl Groups {
@@ -107,11 +109,20 @@ impl Groups {
         Some(Groups {
             sums: arrays::zeroed(1 << 10)?,
             len: 0,
+            last: 0,
         })
     }
 
     /// Adds one block. `None`: there is no memory.
     pub(super) fn add(&mut self, key: Key, bytes: u64) -> Option<()> {
+        let word = packed(key);
+        if let Some(sum) = self.sums.get_mut(self.last)
+            && sum.key == word
+        {
+            sum.blocks += 1;
+            sum.bytes = sum.bytes.saturating_add(bytes);
+            return Some(());
+        }
         if self.len * 2 >= self.sums.len() {
             let room = arrays::zeroed(self.sums.len() * 2)?;
             let old = core::mem::replace(&mut self.sums, room);
@@ -122,7 +133,7 @@ impl Groups {
                 self.len += 1;
             }
         }
-        let (sum, fresh) = self.place(packed(key))?;
+        let (sum, fresh) = self.place(word)?;
         sum.blocks += 1;
         sum.bytes = sum.bytes.saturating_add(bytes);
         self.len += usize::from(fresh);
@@ -140,6 +151,7 @@ impl Groups {
         {
             at = (at + 1) & mask;
         }
+        self.last = at;
         let sum = self.sums.get_mut(at)?;
         let fresh = sum.key == 0;
         sum.key = key;

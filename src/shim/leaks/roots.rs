@@ -4,10 +4,8 @@
 //! large blocks, memspy's own pages and data, dead parts of stacks. Blocks themselves are no roots: they count when
 //! something leads to them. And the registers of all threads.
 
-use super::glibc;
 use super::maps::{Kind, Maps};
 use super::ranges::Ranges;
-use super::table::{Entry, Table};
 use crate::memory;
 
 unsafe extern "C" {
@@ -36,28 +34,6 @@ pub(super) fn exclude_own(maps: &Maps, not_roots: &mut Ranges) {
             not_roots.add(from, from + word(header + 40));
         }
     }
-}
-
-/// Adds the blocks that lie in none of the ranges so far: they have a mapping of their own.
-pub(super) fn exclude_mapped_blocks(
-    maps: &Maps,
-    table: &Table<8>,
-    heaps: &Ranges,
-    not_roots: &mut Ranges,
-) {
-    let mut heap = (0, 0);
-    let visit = |at: usize, entry: Entry| {
-        if at >= heap.0 && at < heap.1 {
-            return;
-        }
-        if let Some(range) = heaps.at(at) {
-            heap = range;
-            return;
-        }
-        let (from, to) = glibc::own_mapping(maps, at).unwrap_or((at, at + entry.size));
-        not_roots.add(from, to);
-    };
-    table.each(|page| maps.touched(page), visit);
 }
 
 /// Calls `visit` with each word of the roots.

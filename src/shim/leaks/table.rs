@@ -145,10 +145,18 @@ impl Pool {
     }
 }
 
+/// Chunks of nodes from this size on, half a million blocks, ask for huge pages: fewer faults, and less to copy at a
+/// fork.
+const HUGE: usize = 8 << 20;
+
 /// Maps zeroed pages for an empty slot; a quicker thread's pages win.
 #[cold]
 fn install<T>(slot: &AtomicPtr<T>, bytes: usize) -> Option<&'static T> {
     let pages = memory::map_pages(bytes.next_multiple_of(4096))?.cast::<T>();
+    if bytes >= HUGE {
+        // SAFETY: the range was mapped just now; without huge pages it works as well.
+        let _ = unsafe { crate::sys::madvise(pages.as_ptr().cast(), bytes, libc::MADV_HUGEPAGE) };
+    }
     let won = match slot.compare_exchange(null_mut(), pages.as_ptr(), AcqRel, Acquire) {
         Ok(_) => pages.as_ptr(),
         Err(quicker) => {
@@ -175,7 +183,8 @@ impl<const SHIFT: u32> Table<SHIFT> {
         self.lost.load(Relaxed)
     }
 
-    const LEAF_SHIFT: u32 = SHIFT + LEAF_HEADS.ilog2();
+    /// Logarithm of the bytes that a leaf covers.
+    pub(super) const LEAF_SHIFT: u32 = SHIFT + LEAF_HEADS.ilog2();
     const TOP_SHIFT: u32 = Self::LEAF_SHIFT + MIDDLE.ilog2();
 
     #[inline(always)]
@@ -395,35 +404,42 @@ impl<const SHIFT: u32> Table<SHIFT> {
         mut number: u32,
         visit: &mut impl FnMut(usize, Entry),
     ) -> usize {
-        let mut found = [const { None }; 1 << PLACE_BITS];
+        let mut numbers = [0u32; 1 << PLACE_BITS];
+        let mut places = 0u32;
         let mut under_way = 0;
-        let mut any = false;
-        while number != 0 {
-            let Some(node) = self.pool.node(number) else {
-                break;
-            };
+        while let Some(node) = self.node(number) {
             let word = node.word.load(Acquire);
             match word & STATE_MASK {
                 LIVE => {
                     let place = (word >> PLACE_SHIFT & PLACE_MASK) as usize;
-                    if let Some(slot) = found.get_mut(place) {
-                        *slot = Some(entry(node, word));
+                    if let Some(slot) = numbers.get_mut(place) {
+                        *slot = number;
                     }
-                    any = true;
+                    places |= 1 << place;
                 }
                 BUSY => under_way += 1,
                 _ => {}
             }
             number = node.next.load(Relaxed);
         }
-        if any {
-            for (place, entry) in found.into_iter().enumerate() {
-                if let Some(entry) = entry {
-                    visit(granule + (place << (SHIFT - PLACE_BITS)), entry);
-                }
+        while places != 0 {
+            let place = places.trailing_zeros() as usize;
+            places &= places - 1;
+            if let Some(node) = numbers.get(place).and_then(|number| self.node(*number)) {
+                let entry = entry(node, node.word.load(Relaxed));
+                visit(granule + (place << (SHIFT - PLACE_BITS)), entry);
             }
         }
         under_way
+    }
+
+    /// The node of a number that a head or another node holds; `None` for 0.
+    #[inline(always)]
+    fn node(&self, number: u32) -> Option<&'static Node> {
+        if number == 0 {
+            return None;
+        }
+        self.pool.node(number)
     }
 
     /// The entry with the greatest address below `address` and not below `floor`.
@@ -454,8 +470,21 @@ impl<const SHIFT: u32> Table<SHIFT> {
     }
 
     /// An upper bound of the number of blocks.
-    pub(crate) fn bound(&self) -> usize {
+    pub(super) fn bound(&self) -> usize {
         self.pool.next.load(Relaxed) as usize
+    }
+
+    /// How many stretches of 2^[`Self::LEAF_SHIFT`] bytes blocks have begun in.
+    pub(super) fn leaves(&self) -> usize {
+        let middles = self.top.iter().map(|middle| middle.load(Acquire));
+        middles
+            .filter(|middle| !middle.is_null())
+            .map(|middle| {
+                // SAFETY: published levels are zeroed memory of atomics and never unmapped.
+                let leaves = unsafe { &*middle }.iter();
+                leaves.filter(|leaf| !leaf.load(Acquire).is_null()).count()
+            })
+            .sum()
     }
 }
 
