@@ -163,6 +163,7 @@ pub(crate) fn forked() {
 /// destructors of all libraries by one that it registers after the preloaded libraries' constructors.
 #[cfg(not(test))]
 pub(crate) fn register_at_exit() {
+    stacks::start();
     unsafe extern "C" {
         fn on_exit(
             handler: unsafe extern "C" fn(core::ffi::c_int, *mut core::ffi::c_void),

@@ -7,7 +7,7 @@
 use super::arrays::Zeroed;
 use super::maps::{Kind, Maps};
 use super::ranges::Ranges;
-use core::arch::asm;
+use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// Where in a `struct pthread` the stack's place and length stand, at most.
 const PTHREAD: usize = 0x900;
@@ -107,18 +107,19 @@ fn stack_of(maps: &Maps, at: usize) -> Option<(usize, usize)> {
     None
 }
 
+/// The loader's function that tells the size of the static thread-local storage; 0: it has none of that name.
+static TLS_INFO: AtomicUsize = AtomicUsize::new(0);
+
+/// Looks the function up. It is private to glibc, so the library must not need it.
+#[cfg(not(test))]
+pub(super) fn start() {
+    let function = crate::elf::next_symbol(c"_dl_get_tls_static_info");
+    TLS_INFO.store(function.unwrap_or(0), Relaxed);
+}
+
 /// Bytes at the upper end of each stack that thread-local variables and `struct pthread` take; `None`: unknown.
 fn static_tls() -> Option<usize> {
-    let function: usize;
-    // SAFETY: this only loads an entry of our own table of addresses: 0 where the loader lacks the symbol.
-    unsafe {
-        asm!(
-            ".weak _dl_get_tls_static_info",
-            "mov {}, qword ptr [rip + _dl_get_tls_static_info@GOTPCREL]",
-            out(reg) function,
-            options(nostack, readonly, preserves_flags),
-        );
-    }
+    let function = TLS_INFO.load(Relaxed);
     if function == 0 {
         return None;
     }
