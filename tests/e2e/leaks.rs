@@ -350,7 +350,7 @@ fn a_forked_child_marks_its_parents_blocks_as_inherited() {
             sizes.sort();
             sizes
         };
-        if log.start()["parent"].is_null() {
+        if log.start()["forked_from"].is_null() {
             assert_eq!((sizes(false), sizes(true)), (vec![1001, 1003], vec![]));
         } else {
             assert_eq!((sizes(false), sizes(true)), (vec![1002], vec![1001]));
