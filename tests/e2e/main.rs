@@ -19,12 +19,12 @@ mod explain;
 mod gate;
 /// `docs/memory.md`: its commands run and print what stands in it.
 mod guide;
+/// Leak mode: what a check finds, held against Valgrind, and that it leaves the host alone.
+mod leaks;
 /// `memspy maps`, `where`, `timeline`: the address space against /proc and strace.
 mod maps;
 /// Names in reports: files, builds, debug information near and far, and what can be wrong with them.
 mod names;
-/// Leak mode: what a check finds, held against Valgrind, and that it leaves the host alone.
-mod leaks;
 /// `memspy run`: launching, environment, signals, exit status, place of the logs.
 mod run;
 /// `memspy sites`, `flamegraph` and `export`: figures held against other readers of the same files.
