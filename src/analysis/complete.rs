@@ -175,7 +175,7 @@ impl Witness {
         }
         let stopped = self.stopped.clone().or_else(|| {
             tail.filter(|tail| tail.stopped())
-                .map(|tail| errno(tail.control.stop_errno))
+                .map(|tail| tail.stop_name())
         });
         reasons.extend(stopped.map(Reason::Stopped));
         if damage.bad_blocks > 0 {
@@ -251,9 +251,4 @@ fn count(blocks: &[Block]) -> (u64, u64) {
         next = next.max(block.n.saturating_add(u64::from(block.events)));
     }
     (gap, next - 1)
-}
-
-fn errno(errno: u32) -> String {
-    let name = i32::try_from(errno).ok().and_then(memspy_log::errno_name);
-    name.map_or_else(|| format!("E{errno}"), str::to_string)
 }

@@ -75,7 +75,21 @@ impl Block {
         self.thread == LOOSE
     }
 
-    fn of_piece(piece: &Piece) -> Block {
+    /// Lines that a recovery adds to a log for the thread number that all threads share.
+    pub(crate) fn of_last_words(n: u64, events: u32, t: u64, tid: u32) -> Block {
+        Block {
+            at: 0,
+            t,
+            until: t,
+            n,
+            events,
+            len: 0,
+            thread: 0,
+            tid,
+        }
+    }
+
+    pub(crate) fn of_piece(piece: &Piece) -> Block {
         Block {
             at: piece.at as u64 | IN_TAIL,
             t: piece.t,
@@ -94,6 +108,8 @@ impl Block {
 pub(crate) struct Index {
     /// The first line.
     pub(crate) start: Option<Start>,
+    /// The first line as it stands in the log, without its newline.
+    pub(crate) start_text: Vec<u8>,
     /// All blocks, by thread and number.
     pub(crate) blocks: Vec<Block>,
     /// Threads that are known to have ended.
@@ -328,7 +344,10 @@ impl Builder<'_> {
                 Ok(Event {
                     what: What::Start(start),
                     ..
-                }) => self.index.start = Some(*start),
+                }) => {
+                    self.index.start = Some(*start);
+                    self.index.start_text = text.trim_ascii_end().to_vec();
+                }
                 Ok(event) => {
                     self.loose_lines += 1;
                     let at = match open {

@@ -19,6 +19,7 @@ pub mod log;
 pub mod merge;
 pub mod model;
 mod process;
+pub mod recover;
 pub mod replay;
 pub mod site;
 mod site_tally;

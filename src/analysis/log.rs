@@ -46,6 +46,13 @@ impl Log {
         Log::image(source, tail, 0)
     }
 
+    /// Opens the first `end` bytes of a log, with a tail that was read before.
+    pub(crate) fn up_to(path: &Path, end: u64, tail: Tail) -> Result<Log, Error> {
+        let mut source = Source::open(path)?;
+        source.cut_at(end);
+        Log::image(Arc::new(source), Some(tail), 0)
+    }
+
     fn open_images(path: &Path, logs: &mut Vec<Log>) -> Result<(), Error> {
         let first = Log::open(path)?;
         let source = Arc::clone(&first.source);
@@ -84,6 +91,11 @@ impl Log {
     /// The first line; `None` when the log was cut before it.
     pub fn start(&self) -> Option<&Start> {
         self.index.start.as_ref()
+    }
+
+    /// The first line as it stands in the log, without its newline; empty when it is missing.
+    pub fn start_text(&self) -> &[u8] {
+        &self.index.start_text
     }
 
     /// The process, 0 when unknown.

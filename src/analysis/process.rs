@@ -1,13 +1,13 @@
 //! Whether a recorded process still runs, by what names it for ever.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 
 /// Whether the process `pid` of this boot, started at `start_ticks`, still runs.
 ///
 /// False for a zombie: it has ended and writes nothing. False also when /proc can't tell.
 pub(crate) fn is_running(pid: u32, start_ticks: u64, boot_id: &str) -> bool {
-    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    if pid == 0 || boot.trim() != boot_id {
+    if pid == 0 || !is_this_boot(boot_id) {
         return false;
     }
     let Ok(stat) = fs::read(format!("/proc/{pid}/stat")) else {
@@ -23,6 +23,17 @@ pub(crate) fn is_running(pid: u32, start_ticks: u64, boot_id: &str) -> bool {
     let state = fields.next().unwrap_or_default();
     let ticks = fields.nth(18).and_then(|field| field.parse().ok());
     !matches!(state, "Z" | "X" | "x") && ticks == Some(start_ticks)
+}
+
+/// Whether this is the present boot of this machine.
+pub(crate) fn is_this_boot(boot_id: &str) -> bool {
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    boot.trim() == boot_id
+}
+
+/// The inode of this process's pid namespace, 0 when /proc can't tell.
+pub(crate) fn pid_namespace() -> u64 {
+    fs::metadata("/proc/self/ns/pid").map_or(0, |about| about.ino())
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use crate::complete::{Ending, Reason};
 use crate::log::Log;
 use crate::merge::{Half, Step};
 use crate::model::{Change, Level, Memory};
+use crate::recover::{Recovered, recover};
 use crate::replay::{Inheritance, Outcome, Visitor, replay};
 use crate::testlog::*;
 use std::path::{Path, PathBuf};
@@ -495,4 +496,92 @@ fn unknown_ops_are_counted_by_name_and_the_rest_is_read() {
     assert_eq!(notes.len(), 2);
     assert_eq!(outcome.damage.unknown_op_names["teleport"], 1);
     assert_eq!(outcome.completeness.reasons, []);
+}
+
+#[test]
+fn recovery_completes_the_log_and_may_be_killed_at_any_byte() {
+    let mut log = TestLog::new("");
+    log.block(1, &[&malloc(10, 1, 0x10)]);
+    let at = log.text.len();
+    let flushed = log.make_block(1, &[&malloc(20, 2, 0x20), &malloc(30, 4, 0x40)], "");
+    let log_end = (at + flushed.len()) as u64;
+    let buffers = [
+        TestBuffer {
+            thread: 1,
+            first_n: 2,
+            text: format!("{}\n", malloc(35, 16, 0x90)).into(),
+            flush: Some((flushed.clone().into(), at as u64, flushed.len() as u64)),
+        },
+        TestBuffer {
+            thread: 2,
+            first_n: 1,
+            text: format!("{}\n", malloc(25, 8, 0x80)).into(),
+            flush: None,
+        },
+    ];
+    let tail = tail(log_end, 2, 0, &buffers);
+    let place = Place::new();
+    let tail_path = place.path("memspy.cat.4711.jsonl.tail");
+    let set_up = |text: &[u8]| {
+        std::fs::write(&tail_path, &tail).expect("writable");
+        place.write(text)
+    };
+    let path = set_up(log.text.as_bytes());
+    assert!(
+        recover(&path, false).is_err(),
+        "the tail names no inode of this file"
+    );
+    assert_eq!(
+        recover(&path, true).expect("recovers"),
+        Recovered::Done { events: 4 }
+    );
+    assert!(!tail_path.exists());
+    assert_eq!(recover(&path, false).expect("no tail"), Recovered::Nothing);
+    let whole = std::fs::read(&path).expect("readable");
+    let (_, outcome) = read(&path);
+    assert_eq!(outcome.completeness.reasons, []);
+    assert_eq!(
+        outcome.completeness.ending,
+        Ending::Said("recovered".into())
+    );
+    assert_eq!(outcome.memory.heap.now(), level(31, 5));
+
+    for len in log.text.len()..whole.len() {
+        let path = set_up(&whole[..len]);
+        let (_, before) = read(&path);
+        assert_eq!(
+            before.memory.heap.now(),
+            level(31, 5),
+            "read when killed at {len}"
+        );
+        recover(&path, true).expect("recovers");
+        assert_eq!(
+            std::fs::read(&path).expect("readable"),
+            whole,
+            "killed at {len}"
+        );
+    }
+}
+
+#[test]
+fn a_log_of_a_living_process_is_not_recovered() {
+    let place = Place::new();
+    let path = place.write(TestLog::new("").text.as_bytes());
+    let stat = std::fs::read_to_string("/proc/self/stat").expect("Linux");
+    let ticks = stat
+        .rsplit(')')
+        .next()
+        .and_then(|rest| rest.split_whitespace().nth(19));
+    let ticks: u64 = ticks
+        .and_then(|field| field.parse().ok())
+        .expect("field 22");
+    let boot = std::fs::read("/proc/sys/kernel/random/boot_id").expect("Linux");
+    let mut tail = tail(0, 0, 0, &[]);
+    tail[8..12].copy_from_slice(&std::process::id().to_le_bytes());
+    tail[16..24].copy_from_slice(&ticks.to_le_bytes());
+    tail[24..60].copy_from_slice(&boot[..36]);
+    std::fs::write(place.path("memspy.cat.4711.jsonl.tail"), tail).expect("writable");
+    let why = recover(&path, false).expect_err("it lives").to_string();
+    assert!(why.contains("still runs"), "{why}");
+    assert!(Log::open(&path).expect("readable").is_running());
 }

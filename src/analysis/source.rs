@@ -111,6 +111,11 @@ impl Source {
         self.len == 0
     }
 
+    /// Leaves out what stands behind a position.
+    pub(crate) fn cut_at(&mut self, end: u64) {
+        self.len = self.len.min(end);
+    }
+
     /// Whether the compressed stream ended before its end, or holds damaged data.
     pub(crate) fn is_cut(&self) -> bool {
         self.cut

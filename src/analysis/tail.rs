@@ -85,6 +85,8 @@ pub(crate) struct Piece {
     /// Where the block belongs when its way to the log was begun: (position, bytes with its block
     /// line); `None` when the lines wait for a place.
     pub(crate) place: Option<(u64, u64)>,
+    /// Bytes of the block line, which stands before the lines; 0 when they have none.
+    pub(crate) head: usize,
 }
 
 /// The name of the tail of a log.
@@ -191,32 +193,36 @@ impl Tail {
                 let end = start.saturating_add(len as usize).min(size);
                 let place = (number8(buffer, header::FLUSH_OFF), len);
                 if let Some(block) = buffer.get(start..end)
-                    && let Some((line, head)) = block_line(block)
+                    && let Some((line, t, head)) = block_line(block)
                 {
-                    let lines = &block[line..];
-                    n = head.n;
-                    n += self.piece(lines, thread, tid, n, Some(place));
+                    self.pieces.push(Piece {
+                        at: self.text.len() + line,
+                        len: block.len() - line,
+                        thread,
+                        tid,
+                        n: head.n,
+                        events: head.events,
+                        t,
+                        until: head.until,
+                        place: Some(place),
+                        head: line,
+                    });
+                    self.text.extend_from_slice(block);
+                    n = head.n.saturating_add(head.events);
                 }
                 from = end;
             }
         }
         if from < top {
-            n += self.piece(&buffer[from..top], thread, tid, n, None);
+            n += self.pending(&buffer[from..top], thread, tid, n);
         }
         if n > 0 {
             self.vouched.push((thread, n - 1));
         }
     }
 
-    /// Keeps the lines of a text and answers how many events they are.
-    fn piece(
-        &mut self,
-        text: &[u8],
-        thread: u32,
-        tid: u32,
-        n: u64,
-        place: Option<(u64, u64)>,
-    ) -> u64 {
+    /// Keeps the lines of a text that are in no block, and answers how many events they are.
+    fn pending(&mut self, text: &[u8], thread: u32, tid: u32, n: u64) -> u64 {
         let mut piece = Piece {
             at: self.text.len(),
             len: 0,
@@ -226,7 +232,8 @@ impl Tail {
             events: 0,
             t: u64::MAX,
             until: 0,
-            place,
+            place: None,
+            head: 0,
         };
         let mut abandoned = 0;
         for line in committed(text, &mut abandoned) {
@@ -241,13 +248,28 @@ impl Tail {
         piece.t = piece.t.min(piece.until);
         piece.len = self.text.len() - piece.at;
         let events = piece.events;
-        if events > 0 || piece.place.is_some() {
+        if events > 0 {
             self.pieces.push(piece);
         }
         events
     }
 
-    /// Whether the image had come to its tidy end or its log was closed for good.
+    /// The bytes of a piece: its block line, where it has one, and its lines.
+    pub(crate) fn bytes(&self, piece: &Piece) -> &[u8] {
+        let from = piece.at - piece.head;
+        self.text
+            .get(from..piece.at + piece.len)
+            .unwrap_or_default()
+    }
+
+    /// The errno by which writing stopped, by name.
+    pub(crate) fn stop_name(&self) -> String {
+        let errno = self.control.stop_errno;
+        let name = i32::try_from(errno).ok().and_then(memspy_log::errno_name);
+        name.map_or_else(|| format!("E{errno}"), str::to_string)
+    }
+
+    /// Whether the log could not be written any more.
     pub(crate) fn stopped(&self) -> bool {
         self.control.state == state::STOPPED
     }
@@ -276,11 +298,11 @@ pub(crate) fn committed<'a>(
     })
 }
 
-/// The block line at the start of `block` and its length.
-fn block_line(block: &[u8]) -> Option<(usize, BlockLine)> {
+/// The block line at the start of `block`: its length, its time, itself.
+fn block_line(block: &[u8]) -> Option<(usize, u64, BlockLine)> {
     match decode::first_line(block) {
         (Ok(event), len) => match event.what {
-            What::Block(head) => Some((len, *head)),
+            What::Block(head) => Some((len, event.t, *head)),
             _ => None,
         },
         _ => None,
