@@ -28,6 +28,12 @@ pub trait Visitor {
     /// An event that gives memory back and takes some (realloc, mremap) comes twice, see
     /// [`crate::merge::Half`]; count it where [`crate::merge::Half::is_last`] is true.
     fn step(&mut self, step: &Step, change: &Change, memory: &Memory);
+
+    /// Whether no more events are wanted: the replay then ends before the log does, and what its
+    /// outcome says holds up to there.
+    fn is_done(&self) -> bool {
+        false
+    }
 }
 
 impl<A: Visitor, B: Visitor> Visitor for (A, B) {
@@ -41,6 +47,10 @@ impl<A: Visitor, B: Visitor> Visitor for (A, B) {
         self.0.step(step, change, memory);
         self.1.step(step, change, memory);
     }
+
+    fn is_done(&self) -> bool {
+        self.0.is_done() && self.1.is_done()
+    }
 }
 
 impl<V: Visitor + ?Sized> Visitor for &mut V {
@@ -51,6 +61,10 @@ impl<V: Visitor + ?Sized> Visitor for &mut V {
     #[inline]
     fn step(&mut self, step: &Step, change: &Change, memory: &Memory) {
         (**self).step(step, change, memory);
+    }
+
+    fn is_done(&self) -> bool {
+        (**self).is_done()
     }
 }
 
@@ -109,7 +123,11 @@ pub fn replay<V: Visitor>(log: &Log, visitor: &mut V) -> Result<Outcome, Error> 
         events += u64::from(step.half.is_last());
         last_t = step.time;
         visitor.step(&step, &change, &memory);
-        ControlFlow::Continue(())
+        if visitor.is_done() {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
     })?;
     let mut damage = log.damage().clone();
     damage.add(merge.damage());

@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::{
-    check, completions, doctor, exit, explain, export, flamegraph, leaks, man, maps, run,
+    check, completions, doctor, events, exit, explain, export, flamegraph, leaks, man, maps, recover, run,
     shim_file, sites, summary, symbol_worker, timeline, where_,
 };
 
@@ -30,6 +30,8 @@ pub(crate) enum Command {
     Check(Box<check::Args>),
     Leaks(leaks::Args),
     Summary(summary::Args),
+    Events(events::Args),
+    Recover(recover::Args),
     Sites(sites::Args),
     Maps(maps::Args),
     Explain(explain::Args),

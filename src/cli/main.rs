@@ -11,6 +11,7 @@ mod colour;
 mod completions;
 mod doctor;
 mod drawing;
+mod events;
 mod exit;
 mod explain;
 mod export;
@@ -26,6 +27,7 @@ mod naming;
 mod one_log;
 mod preflight;
 mod profile;
+mod recover;
 mod run;
 mod shim_file;
 mod signal;
@@ -57,6 +59,8 @@ fn main() -> ExitCode {
         Command::Leaks(args) => leaks::run(&args),
         Command::Check(args) => check::run(*args),
         Command::Summary(args) => summary::run(&args),
+        Command::Events(args) => events::run(args),
+        Command::Recover(args) => recover::run(&args),
         Command::Sites(args) => sites::run(&args),
         Command::Maps(args) => maps::run(&args),
         Command::Explain(args) => explain::run(&args),

@@ -35,3 +35,5 @@ mod stacks;
 mod summary;
 /// What libmemspy.so exports and needs; that nobody else defines a hook.
 mod symbols;
+/// `memspy events` and `memspy recover`: order, filters, programs that were killed.
+mod events;

@@ -4,7 +4,9 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::support::{Finished, TestDir, clean, finish, memspy, preloaded, repository};
+use crate::support::{
+    Finished, TestDir, clean, compile, compile_with, finish, memspy, preloaded, repository,
+};
 
 /// Records `cat` reading a file into a pipe, which makes it allocate its 128 KiB buffer.
 fn record_cat(logs: &TestDir) {
@@ -85,7 +87,7 @@ fn the_kernel_calls_behind_malloc_are_those_that_strace_sees() {
 #[test]
 fn blocks_and_bytes_are_those_that_valgrind_counts() {
     let logs = TestDir::new();
-    let program = crate::support::compile("fixed_calls.c");
+    let program = compile("fixed_calls.c");
     finish(&mut preloaded(&program, &logs)).success();
     let told = summary(&logs, &["--json"]).json();
     let heap = &told["logs"][0]["heap"];
@@ -122,13 +124,11 @@ fn json_is_as_its_schema_says() {
 fn every_line_of_a_log_is_as_the_schema_of_the_log_says() {
     let logs = TestDir::new();
     record_cat(&logs);
-    let script = "import threading, mmap\n\
-                  m = mmap.mmap(-1, 1 << 20); m.close()\n\
-                  t = threading.Thread(target=lambda: bytearray(300000)); t.start(); t.join()\n\
-                  import os\n\
-                  if os.fork() == 0: os._exit(0)\n\
-                  os.wait()";
-    finish(preloaded("python3", &logs).args(["-c", script])).success();
+    finish(&mut preloaded(
+        compile_with("many_lines.c", &["-pthread"]),
+        &logs,
+    ))
+    .success();
     let schema = repository().join("src/log/schema.json");
     let mut held = 0;
     for name in logs.names() {
@@ -137,6 +137,7 @@ fn every_line_of_a_log_is_as_the_schema_of_the_log_says() {
             held += 1;
         }
     }
+    // cat, the program, its forked child.
     assert_eq!(held, 3);
 }
 

@@ -4,7 +4,7 @@
 
 int main(void)
 {
-    void *volatile blocks[8];
+    void *volatile blocks[7];
     blocks[0] = malloc(20001);
     blocks[1] = calloc(3, 20002);
     blocks[2] = realloc(malloc(20003), 200004);
@@ -13,9 +13,8 @@ int main(void)
     blocks[3] = aligned;
     blocks[4] = aligned_alloc(128, 20096);
     blocks[5] = memalign(256, 20006);
-    blocks[6] = reallocarray(NULL, 2, 20007);
-    blocks[7] = malloc(300008);
-    for (int i = 0; i < 8; i += 2) free(blocks[i]);
+    blocks[6] = malloc(300007);
+    for (int i = 0; i < 7; i += 2) free(blocks[i]);
     free(NULL);
     return 0;
 }

@@ -40,7 +40,7 @@ pub(super) fn one(summary: &Summary, colour: Colour) -> String {
     calls(&mut out, &summary.totals);
     let null = summary.heap.counts.free_null;
     if null > 0 {
-        row(&mut out, "  of them free(NULL)", &[count(null)]);
+        row(&mut out, "(free of NULL)", &[count(null)]);
     }
     blocks(&mut out, summary, colour);
     let inferred = summary.process.as_ref().is_none_or(|start| start.inference);
