@@ -80,6 +80,26 @@ impl Cut {
     }
 }
 
+/// How many events are announced at once.
+const AHEAD: usize = 32;
+
+/// Something that takes events in time order.
+pub(crate) trait Sink {
+    /// Called now and then with events of one thread that will soon come, so that what they need
+    /// can be brought into the processor's cache while others are waited for. Changes no answer.
+    fn ahead(&mut self, _coming: &[Event]) {}
+
+    /// Takes an event, or half of one; answers whether to go on.
+    fn step(&mut self, step: Step) -> ControlFlow<()>;
+}
+
+impl<F: FnMut(Step) -> ControlFlow<()>> Sink for F {
+    #[inline]
+    fn step(&mut self, step: Step) -> ControlFlow<()> {
+        self(step)
+    }
+}
+
 /// The events of one log in time order.
 pub struct Merge<'a> {
     log: &'a Log,
@@ -178,6 +198,11 @@ impl<'a> Merge<'a> {
     /// # Errors
     /// When the log can't be read any more.
     pub fn run(&mut self, mut visit: impl FnMut(Step) -> ControlFlow<()>) -> Result<(), Error> {
+        self.drain_into(&mut visit)
+    }
+
+    /// The same with a sink.
+    pub(crate) fn drain_into(&mut self, sink: &mut impl Sink) -> Result<(), Error> {
         while let Some(Reverse((_, _, stream))) = self.turns.peek().copied() {
             let at = stream as usize;
             let Some(mut open) = self.streams[at].open.take() else {
@@ -195,6 +220,11 @@ impl<'a> Merge<'a> {
                 if limit.is_some_and(|limit| (moment.time, moment.rank, stream) > limit) {
                     break;
                 }
+                if open.next % AHEAD == 0 {
+                    let first = moment.event as usize;
+                    let end = open.events.len().min(first + AHEAD);
+                    sink.ahead(&open.events[first..end]);
+                }
                 open.next += 1;
                 let place = &open.places[moment.event as usize];
                 let step = Step {
@@ -207,7 +237,7 @@ impl<'a> Merge<'a> {
                 };
                 self.damage.disorder += u64::from(moment.time < self.latest);
                 self.latest = self.latest.max(moment.time);
-                going = visit(step).is_continue();
+                going = sink.step(step).is_continue();
             }
             if !going {
                 return Ok(());

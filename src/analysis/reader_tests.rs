@@ -311,9 +311,13 @@ fn pending_lines_of_the_tail_are_folded_in() {
         text: pending.into(),
         flush: None,
     };
+    let never_used = TestBuffer {
+        first_n: 99,
+        ..TestBuffer::default()
+    };
     std::fs::write(
         place.path("memspy.cat.4711.jsonl.tail"),
-        tail(0, 1, 0, &[buffer]),
+        tail(0, 1, 0, &[buffer, never_used]),
     )
     .expect("writable");
     let (notes, outcome) = read(&path);

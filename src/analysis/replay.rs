@@ -3,9 +3,9 @@
 use crate::complete::{Completeness, Witness};
 use crate::damage::Damage;
 use crate::error::Error;
-use crate::event::Parent;
+use crate::event::{Event, Parent};
 use crate::log::Log;
-use crate::merge::{Cut, Merge, Step};
+use crate::merge::{Cut, Merge, Sink, Step};
 use crate::model::{Change, Memory};
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -111,34 +111,56 @@ pub enum Inheritance {
 /// # Errors
 /// When the log can't be read any more.
 pub fn replay<V: Visitor>(log: &Log, visitor: &mut V) -> Result<Outcome, Error> {
-    let (mut memory, inheritance) = inherited(log, 0);
+    let (memory, inheritance) = inherited(log, 0);
     visitor.begin(log, &memory);
-    let mut witness = Witness::default();
-    let mut events = 0;
-    let mut last_t = 0;
+    let mut stage = Stage {
+        memory,
+        visitor,
+        witness: Witness::default(),
+        events: 0,
+        last_t: 0,
+    };
     let mut merge = Merge::new(log);
-    merge.run(|step| {
-        let change = memory.apply(&step);
-        witness.step(&step);
-        events += u64::from(step.half.is_last());
-        last_t = step.time;
-        visitor.step(&step, &change, &memory);
-        if visitor.is_done() {
+    merge.drain_into(&mut stage)?;
+    let mut damage = log.damage().clone();
+    damage.add(merge.damage());
+    Ok(Outcome {
+        completeness: stage.witness.judge(log, &damage),
+        memory: stage.memory,
+        damage,
+        inheritance,
+        events: stage.events,
+        last_t: stage.last_t,
+    })
+}
+
+/// Where events meet memory and visitor.
+struct Stage<'v, V> {
+    memory: Memory,
+    visitor: &'v mut V,
+    witness: Witness,
+    events: u64,
+    last_t: u64,
+}
+
+impl<V: Visitor> Sink for Stage<'_, V> {
+    fn ahead(&mut self, coming: &[Event]) {
+        self.memory.heap.warm(coming);
+    }
+
+    #[inline]
+    fn step(&mut self, step: Step) -> ControlFlow<()> {
+        let change = self.memory.apply(&step);
+        self.witness.step(&step);
+        self.events += u64::from(step.half.is_last());
+        self.last_t = step.time;
+        self.visitor.step(&step, &change, &self.memory);
+        if self.visitor.is_done() {
             ControlFlow::Break(())
         } else {
             ControlFlow::Continue(())
         }
-    })?;
-    let mut damage = log.damage().clone();
-    damage.add(merge.damage());
-    Ok(Outcome {
-        memory,
-        completeness: witness.judge(log, &damage),
-        damage,
-        inheritance,
-        events,
-        last_t,
-    })
+    }
 }
 
 /// The memory with which an image began.

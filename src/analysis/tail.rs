@@ -152,7 +152,7 @@ impl Tail {
         let mut after = [0; HEADER_SIZE];
         for _ in 0..TRIES {
             if source.read_at(&mut buffer[..HEADER_SIZE], at)? < HEADER_SIZE
-                || number8(&buffer, header::THREAD) == 0 && number8(&buffer, header::TOP) == 0
+                || number8(&buffer, header::THREAD) == 0
             {
                 return Ok(());
             }

@@ -159,7 +159,11 @@ pub(crate) fn tail(log_end: u64, streams: u64, lost: u64, buffers: &[TestBuffer]
         let start = bytes.len();
         bytes.resize(start + SIZE, 0);
         put(&mut bytes, start, buffer.thread);
-        put(&mut bytes, start + 8, u64::from(PID) + buffer.thread - 1);
+        put(
+            &mut bytes,
+            start + 8,
+            u64::from(PID) + buffer.thread.saturating_sub(1),
+        );
         put(&mut bytes, start + 16, buffer.first_n);
         let mut flushed = 512;
         if let Some((text, place, len)) = &buffer.flush {

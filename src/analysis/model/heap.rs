@@ -9,12 +9,14 @@
 //! - A block of size 0 is a block.
 
 use super::Change;
-use crate::event::{Address, Alloc, Free, Realloc, StackId};
+use crate::event::{Address, Alloc, Event, Free, Realloc, StackId, What};
 use crate::merge::{Half, Step};
 use memspy_log::Op;
 use rustc_hash::FxHashMap;
 use serde::Serialize;
 
+/// Live blocks from which on lookups are made ahead: about what a second-level cache holds.
+const WARM_FROM: usize = 1 << 13;
 /// Slots of the memory for recently freed addresses.
 const RECENT: usize = 1 << 12;
 
@@ -168,6 +170,25 @@ impl Heap {
     /// What came with fork from the parent.
     pub fn inherited(&self) -> Level {
         self.inherited
+    }
+
+    /// Looks up the blocks that coming events are about, one right after the other, so that their
+    /// cache misses overlap. A heap that fits into the cache does not need it.
+    pub(crate) fn warm(&self, coming: &[Event]) {
+        if self.live.len() < WARM_FROM {
+            return;
+        }
+        let mut seen = 0;
+        for event in coming {
+            let address = match &event.what {
+                What::Free(call) => call.ptr,
+                What::Alloc(call) => call.ptr,
+                What::Realloc(call) => call.old,
+                _ => continue,
+            };
+            seen ^= self.live.get(&address).map_or(0, |block| block.size);
+        }
+        std::hint::black_box(seen);
     }
 
     #[inline]
