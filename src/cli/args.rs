@@ -3,8 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::{
-    check, completions, doctor, events, exit, explain, export, flamegraph, leaks, man, maps, recover, run,
-    shim_file, sites, summary, symbol_worker, timeline, where_,
+    check, completions, doctor, events, exit, explain, export, flamegraph, leaks, man, maps,
+    recover, run, shim_file, sites, summary, symbol_worker, timeline, where_,
 };
 
 /// A flight recorder for the memory of any Linux process.

@@ -13,6 +13,8 @@ mod check;
 mod cli;
 /// `memspy doctor`: what can be recorded, and why not.
 mod doctor;
+/// `memspy events` and `memspy recover`: order, filters, programs that were killed.
+mod events;
 /// `memspy explain`: each kernel call with its reason.
 mod explain;
 /// `memspy check -- CMD`: real programs through the gate, and the exit codes.
@@ -35,5 +37,3 @@ mod stacks;
 mod summary;
 /// What libmemspy.so exports and needs; that nobody else defines a hook.
 mod symbols;
-/// `memspy events` and `memspy recover`: order, filters, programs that were killed.
-mod events;
