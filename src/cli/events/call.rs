@@ -160,7 +160,9 @@ fn about(line: &mut Vec<u8>, event: &Event, what: &What) -> io::Result<()> {
                 Some(Cut::Other) => write!(line, " (cut)"),
             }
         }
-        What::Thread { thread, name: of } => write!(line, "{name} {thread} {}", printable(of)),
+        What::Thread {
+            thread, name: of, ..
+        } => write!(line, "{name} {thread} {}", printable(of)),
         What::Snapshot(snapshot) => write!(
             line,
             "{name} {} ({}), {} mappings",
