@@ -90,10 +90,15 @@ impl Sites {
     /// # Errors
     /// When the log can't be read any more.
     pub fn read(&mut self, log: &Log) -> Result<Outcome, Error> {
-        let mut tally = Tally::new(self.short);
+        let mut tally = self.tally();
         let outcome = replay(log, &mut tally)?;
         self.take(tally, &outcome.memory);
         Ok(outcome)
+    }
+
+    /// A tally for one log, to be given to [`Sites::take`] when the log was replayed with it.
+    pub fn tally(&self) -> Tally {
+        Tally::new(self.short)
     }
 
     /// Adds what was tallied while a log was replayed to its end with this memory.

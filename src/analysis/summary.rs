@@ -9,6 +9,7 @@ use crate::log::Log;
 use crate::merge::{Half, Step};
 use crate::model::{Change, Counts, Level, Mapped, Memory, Oddities, Peak};
 use crate::replay::{Inheritance, Outcome, Visitor, replay};
+use crate::site::Sites;
 use crate::text::printable;
 use memspy_log::Op;
 use rustc_hash::FxHashMap;
@@ -196,6 +197,18 @@ impl Summary {
     pub fn read(log: &Log) -> Result<Summary, Error> {
         let mut tally = Tally::default();
         let outcome = replay(log, &mut tally)?;
+        Ok(tally.finish(log, outcome))
+    }
+
+    /// Reads a log to its end and adds its sites to `sites`, in one go.
+    ///
+    /// # Errors
+    /// When it can't be read any more.
+    pub fn read_with_sites(log: &Log, sites: &mut Sites) -> Result<Summary, Error> {
+        let mut tallies = (Tally::default(), sites.tally());
+        let outcome = replay(log, &mut tallies)?;
+        let (tally, site_tally) = tallies;
+        sites.take(site_tally, &outcome.memory);
         Ok(tally.finish(log, outcome))
     }
 }

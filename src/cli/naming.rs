@@ -28,6 +28,16 @@ pub(crate) struct NameOptions {
     sysroot: PathBuf,
 }
 
+impl Default for NameOptions {
+    fn default() -> Self {
+        NameOptions {
+            no_inlines: false,
+            debug_dirs: Vec::new(),
+            sysroot: PathBuf::from("/"),
+        }
+    }
+}
+
 impl NameOptions {
     fn options(&self) -> Options {
         let asks = std::env::var_os("DEBUGINFOD_URLS").is_some_and(|urls| !urls.is_empty());

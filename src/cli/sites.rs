@@ -4,6 +4,7 @@ mod group;
 mod report;
 mod source_line;
 mod text;
+mod top;
 
 use std::cmp::Reverse;
 use std::io::{self, Write as _};
@@ -18,6 +19,7 @@ use crate::site_logs::SiteLogs;
 use crate::terminal::say;
 
 use report::Report;
+pub(crate) use top::{TopSite, text as top_text, top};
 
 /// Show which code asked for memory.
 ///

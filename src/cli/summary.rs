@@ -9,15 +9,21 @@ use std::io::{self, Write as _};
 use std::path::PathBuf;
 
 use memspy_analysis::log::Log;
+use memspy_analysis::site::Sites;
 use memspy_analysis::summary::Summary;
 
 use crate::colour::Colour;
 use crate::exit;
 use crate::signal;
+use crate::sites::{self, TopSite};
+
+/// How many call sites are shown.
+const MOST_SITES: usize = 5;
 
 /// Say what a program did with memory, and where the memory came from.
 ///
-/// Of one log: calls, bytes in use at the peak and at the end, the kernel calls and what caused them, sizes, threads.
+/// Of one log: calls, bytes in use at the peak and at the end, the kernel calls and what caused them, sizes, threads,
+/// and which code asked for most.
 /// Of several: the tree of processes and what they did together.
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -44,13 +50,23 @@ pub(crate) struct Args {
 /// When a log can't be read.
 pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
     let mut summaries = Vec::new();
+    let mut sites = Sites::new(1);
     for log in Log::open_all(&args.logs)? {
-        summaries.push(Summary::read(&log)?);
+        let has_stacks = log.start().is_some_and(|start| &*start.stacks != "off");
+        summaries.push(match has_stacks {
+            true => Summary::read_with_sites(&log, &mut sites)?,
+            false => Summary::read(&log)?,
+        });
     }
+    let starts = summaries
+        .iter()
+        .filter_map(|summary| summary.process.as_ref());
+    let sites = sites::top(&sites, MOST_SITES, starts.map(|start| start.unix_ns).min());
     let text = if args.json {
-        json::document(&summaries)?
+        json::document(&summaries, &sites)?
     } else {
-        report(&summaries, Colour::of_stdout())
+        let colour = Colour::of_stdout();
+        report(&summaries, colour) + &top_sites(&sites, colour)
     };
     signal::ignore_sigpipe();
     match io::stdout().lock().write_all(text.as_bytes()) {
@@ -58,6 +74,15 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(exit::OK),
         result => result.map(|()| exit::OK).map_err(Into::into),
     }
+}
+
+/// The section about sites, for people; empty without stacks.
+fn top_sites(sites: &[TopSite], colour: Colour) -> String {
+    if sites.is_empty() {
+        return String::new();
+    }
+    let heading = colour.bold("Largest call sites (memspy sites shows the stacks)");
+    format!("\n{heading}\n{}", sites::top_text(sites))
 }
 
 /// The report on logs, for people.

@@ -445,3 +445,24 @@ fn an_empty_flamegraph_is_an_error_that_says_what_is_missing() {
     assert!(answer.stderr().contains("nothing to draw"), "{answer}");
     assert!(!svg.exists());
 }
+
+#[test]
+fn the_summary_names_the_largest_sites() {
+    let directory = TestDir::new();
+    let log = own_stacks(&directory);
+    let summary = command("summary", &log, &["--json"]).json();
+    let sites = report(&log, &[]);
+    for (shown, site) in summary["sites"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .zip(sites["sites"].as_array().unwrap())
+    {
+        assert_eq!(shown["bytes"], site["bytes"]);
+        assert_eq!(shown["functions"][0], "take(unsigned long)");
+    }
+    assert_eq!(summary["sites"].as_array().unwrap().len(), 2);
+    let text = command("summary", &log, &[]);
+    let line = "take(unsigned long) < Table::row(int) < Table::fill(int)  own_stacks.cpp:";
+    assert!(text.stdout().contains(line), "{text}");
+}

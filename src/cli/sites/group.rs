@@ -79,7 +79,7 @@ fn asker(sites: &Sites, site: &Site, naming: &Naming, skip: &[String]) -> Option
 }
 
 /// Whether a function belongs to the standard library of C++ or Rust.
-fn is_wrapper(function: &str) -> bool {
+pub(super) fn is_wrapper(function: &str) -> bool {
     const NAMESPACES: [&str; 9] = [
         "std::",
         "__gnu_cxx::",

@@ -4,6 +4,8 @@ use memspy_analysis::summary::{Summary, Totals};
 use memspy_analysis::tree::{Origin, Tree};
 use serde::Serialize;
 
+use crate::sites::TopSite;
+
 /// The version of the document's form.
 const SCHEMA: u32 = 1;
 
@@ -12,6 +14,7 @@ struct Document<'a> {
     schema: u32,
     logs: Vec<Entry<'a>>,
     totals: Totals,
+    sites: &'a [TopSite],
 }
 
 #[derive(Serialize)]
@@ -22,8 +25,8 @@ struct Entry<'a> {
     summary: &'a Summary,
 }
 
-/// The document about logs, with its newline.
-pub(super) fn document(summaries: &[Summary]) -> serde_json::Result<String> {
+/// The document about logs and their largest call sites, with its newline.
+pub(super) fn document(summaries: &[Summary], sites: &[TopSite]) -> serde_json::Result<String> {
     let starts: Vec<_> = summaries
         .iter()
         .map(|summary| summary.process.as_ref())
@@ -48,6 +51,7 @@ pub(super) fn document(summaries: &[Summary]) -> serde_json::Result<String> {
         schema: SCHEMA,
         logs,
         totals,
+        sites,
     };
     serde_json::to_string_pretty(&document).map(|text| text + "\n")
 }
