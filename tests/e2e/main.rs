@@ -37,3 +37,27 @@ mod stacks;
 mod summary;
 /// What libmemspy.so exports and needs; that nobody else defines a hook.
 mod symbols;
+
+/// What a test program says it did, held against its log.
+mod oracle;
+/// What a process that died left behind, read from FORMAT.md alone.
+mod remains;
+
+/// Ends of every kind, sudden ones included.
+mod exit;
+/// The malloc family.
+mod heap;
+/// Mapping calls, and the kernel calls behind malloc.
+mod mapping;
+/// Children by fork, vfork, spawn and exec.
+mod process;
+/// Handlers, jumps, cancellation.
+mod signal;
+/// Other preloads, sanitizers, sandboxes, the shim's ELF file.
+mod startup;
+/// Full disks, missing directories, limits, closed descriptors.
+mod storage;
+/// Many, short, small and late threads.
+mod thread;
+/// What an observer of the host could see.
+mod transparency;

@@ -1,0 +1,165 @@
+//! Ends of every kind: each call that had returned is in the log, or in the log and its tail.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Stdio};
+
+use crate::oracle::{
+    Recorded, assert_complete, assert_told_calls_are_logged, number, record, tails,
+};
+use crate::remains::{Events, assert_contiguous, remains};
+use crate::support::{Log, TestDir, compile, compile_with, preloaded};
+
+/// The log of a run and everything that its tail adds.
+fn everything(recorded: &Recorded) -> (Log, Events) {
+    let log = recorded.log();
+    let events = remains(&log.path);
+    assert_contiguous(&events);
+    (log, events)
+}
+
+#[test]
+fn a_tidy_end_leaves_one_file_that_says_how_it_ended() {
+    for (kind, how) in [
+        ("return", "exit"),
+        ("exit", "exit"),
+        ("_exit", "_exit"),
+        ("_Exit", "_Exit"),
+        ("quick_exit", "quick_exit"),
+        ("exit_in_thread", "exit"),
+        ("_exit_in_thread", "_exit"),
+    ] {
+        let recorded = record("exit_kinds", &[kind, "1000"]);
+        let log = recorded.log();
+        assert_complete(&log);
+        assert_eq!(log.end()["how"], how, "{kind}");
+        assert_told_calls_are_logged(&recorded.told(), &log.lines);
+        assert_eq!(tails(recorded.logs.path()).len(), 0, "{kind}");
+    }
+}
+
+#[test]
+fn every_returned_call_survives_a_sudden_end() {
+    for kind in [
+        "abort",
+        "segv",
+        "trap",
+        "kill",
+        "exit_group",
+        "exit_main_thread",
+    ] {
+        for count in ["0", "1", "1000", "20000"] {
+            let recorded = record("exit_kinds", &[kind, count]);
+            let (_, events) = everything(&recorded);
+            let lines: Vec<_> = events.into_values().flat_map(|s| s.into_values()).collect();
+            assert_told_calls_are_logged(&recorded.told(), &lines);
+        }
+    }
+}
+
+#[test]
+fn calls_after_the_end_line_are_in_the_log() {
+    let library = compile_with("late_library.c", &["-shared", "-fPIC"]);
+    let recorded = record("late_calls", &[library.to_str().unwrap()]);
+    let log = recorded.log();
+    assert_complete(&log);
+    assert_told_calls_are_logged(&recorded.told(), &log.lines);
+    for size in [20_001, 20_002, 20_003, 20_004, 20_005] {
+        let found = log.ops("malloc").filter(|event| event["size"] == size);
+        assert_eq!(found.count(), 1, "{size}");
+    }
+}
+
+/// A running `until_killed` and the counters that it shares.
+struct Running {
+    child: Child,
+    counters: std::path::PathBuf,
+}
+
+impl Running {
+    fn start(threads: usize, logs: &TestDir, work: &TestDir) -> Self {
+        let counters = work.join("oracle");
+        let child = preloaded(compile("until_killed.c"), logs)
+            .arg(threads.to_string())
+            .env("ORACLE", &counters)
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("the program starts");
+        Self { child, counters }
+    }
+
+    /// The calls that have returned, of all threads.
+    fn returned(&self) -> u64 {
+        let bytes = fs::read(&self.counters).unwrap_or_default();
+        let counters = bytes.chunks_exact(8);
+        counters
+            .map(|word| u64::from_le_bytes(word.try_into().unwrap()))
+            .sum()
+    }
+
+    /// Waits until so many calls have returned, then kills it.
+    fn kill_after(mut self, calls: u64) -> u64 {
+        while self.returned() < calls {
+            assert!(
+                self.child.try_wait().unwrap().is_none(),
+                "it ended by itself"
+            );
+            std::thread::yield_now();
+        }
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        self.returned()
+    }
+}
+
+/// Kills a program again and again after ever more calls and counts what is left.
+fn kill_sweep(place: fn() -> TestDir, threads: usize) {
+    for round in 0..40 {
+        let (logs, work) = (place(), TestDir::new());
+        let returned = Running::start(threads, &logs, &work).kill_after(round * 997);
+        let log = only_log(logs.path());
+        let events = remains(&log);
+        assert_contiguous(&events);
+        let mut found = 0;
+        for line in events.values().flat_map(|stream| stream.values()) {
+            let counted = match line["op"].as_str().unwrap() {
+                "malloc" => number(line, "size") <= 1000,
+                "free" => true,
+                _ => false,
+            };
+            found += u64::from(counted);
+        }
+        let most = returned + threads as u64;
+        let shown = log.display();
+        assert!(
+            (returned..=most).contains(&found),
+            "{found} of {returned} calls in {shown}"
+        );
+    }
+}
+
+fn only_log(directory: &Path) -> std::path::PathBuf {
+    let mut names: Vec<_> = fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|end| end == "jsonl"))
+        .collect();
+    assert_eq!(names.len(), 1, "{names:?}");
+    names.remove(0)
+}
+
+#[test]
+fn a_kill_at_any_moment_loses_no_returned_call_on_a_disk() {
+    kill_sweep(TestDir::new, 1);
+}
+
+#[test]
+fn a_kill_at_any_moment_loses_no_returned_call_on_tmpfs() {
+    kill_sweep(TestDir::on_tmpfs, 1);
+}
+
+#[test]
+fn a_kill_at_any_moment_loses_no_returned_call_of_several_threads() {
+    kill_sweep(TestDir::new, 3);
+    kill_sweep(TestDir::on_tmpfs, 3);
+}

@@ -1,0 +1,292 @@
+//! Loading: other preloads, sanitizers, sandboxes, odd launchers, and what the shim's ELF file promises.
+
+use std::path::{Path, PathBuf};
+
+use crate::oracle::{
+    assert_complete, assert_same, assert_told_calls_are_logged, record, tails, told,
+};
+use crate::remains::{assert_contiguous, remains};
+use crate::support::{Finished, Log, TestDir, clean, compile, compile_with, finish, shim};
+
+/// Where the loader finds a library of this name.
+fn library(name: &str) -> PathBuf {
+    let listed = finish(clean("sh").args(["-c", "/sbin/ldconfig -p"])).success();
+    let line = listed
+        .stdout()
+        .lines()
+        .find(|line| line.trim().starts_with(name));
+    let path = line.and_then(|line| line.split(" => ").nth(1));
+    PathBuf::from(path.unwrap_or_else(|| panic!("{name} is not installed")))
+}
+
+/// Runs a program of the tests with an LD_PRELOAD of this form, `SHIM` in it replaced; its log and what it told.
+fn preloaded_as(preload: &str, program: &Path, work: &TestDir, logs: &TestDir) -> Finished {
+    let mut command = clean(program);
+    command
+        .current_dir(work.path())
+        .env(
+            "LD_PRELOAD",
+            preload.replace("SHIM", shim().to_str().unwrap()),
+        )
+        .env("MEMSPY_LOG", format!("{}/", logs.path().display()))
+        .env("ORACLE", work.join("oracle"));
+    finish(&mut command)
+}
+
+#[test]
+fn foreign_allocators_work_before_and_after_memspy() {
+    for allocator in [
+        "libjemalloc.so.2",
+        "libtcmalloc_minimal.so.4",
+        "libmimalloc.so.2",
+    ] {
+        let allocator = library(allocator);
+        let allocator = allocator.to_str().unwrap();
+        let plain_work = TestDir::new();
+        for program in ["ordinary_calls.c", "thread_ends.c"] {
+            let plain = preloaded_as(allocator, &compile(program), &plain_work, &TestDir::new());
+            for order in [format!("SHIM:{allocator}"), format!("{allocator}:SHIM")] {
+                let (work, logs) = (TestDir::new(), TestDir::new());
+                let recorded = preloaded_as(&order, &compile(program), &work, &logs);
+                assert_same(&plain, &recorded);
+                let log = Log::only_in(&logs);
+                assert_complete(&log);
+                assert_eq!(log.start()["inference"], false, "{order}");
+                if order.starts_with("SHIM") && program == "thread_ends.c" {
+                    assert_told_calls_are_logged(&told(&work.join("oracle")), &log.lines);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_program_with_address_sanitizer_runs_and_finds_its_leak() {
+    let program = compile_with("leaks_under_asan.c", &["-fsanitize=address"]);
+    let asan = finish(clean("cc").arg("-print-file-name=libasan.so")).success();
+    let real = std::fs::canonicalize(asan.stdout().trim()).expect("libasan is installed");
+    let runtime = real.to_str().unwrap();
+    let plain = finish(&mut clean(&program)).code(1);
+    let (work, logs) = (TestDir::new(), TestDir::new());
+    let recorded = preloaded_as(&format!("{runtime}:SHIM"), &program, &work, &logs).code(1);
+    assert_eq!(recorded.stdout(), plain.stdout());
+    for run in [&plain, &recorded] {
+        let leaked = run
+            .stderr()
+            .contains("SUMMARY: AddressSanitizer: 40 byte(s) leaked in 1 allocation(s)");
+        assert!(leaked, "{run}");
+    }
+}
+
+#[test]
+fn exceptions_pass_through_allocating_frames() {
+    let program = compile("exceptions.cpp");
+    let none: [&str; 0] = [];
+    let recorded = crate::oracle::record_program(&program, &none);
+    assert_complete(&recorded.log());
+    assert_eq!(recorded.run.stdout(), "500\n500\nbad_alloc\n200\n");
+}
+
+#[test]
+fn a_sandbox_that_allows_no_call_of_ours_does_not_kill_the_program() {
+    for how in ["prctl", "seccomp"] {
+        let recorded = record("seccomp_filter", &[how]);
+        assert_eq!(recorded.run.stdout(), "alive\n");
+        let log = recorded.log();
+        let events = remains(&log.path);
+        assert_contiguous(&events);
+        let before = events[&1]
+            .values()
+            .filter(|event| event["op"] == "malloc")
+            .count();
+        assert!(before >= 100, "{before}");
+    }
+}
+
+#[test]
+fn strict_seccomp_does_not_kill_the_program() {
+    let recorded = record("seccomp_strict", &[]);
+    assert_eq!(recorded.run.stdout(), "alive\n");
+    let events = remains(&recorded.log().path);
+    assert_contiguous(&events);
+    let before = events[&1]
+        .values()
+        .filter(|event| event["op"] == "malloc")
+        .count();
+    assert!(before >= 101, "{before}");
+    assert_eq!(tails(recorded.logs.path()).len(), 1);
+}
+
+#[test]
+fn a_filter_inherited_by_exec_does_not_kill_the_program() {
+    // bwrap's own way: the filter is installed by a parent, the program starts under it.
+    let program = compile("ordinary_calls.c");
+    let (work, logs) = (TestDir::new(), TestDir::new());
+    let mut bwrap = clean("bwrap");
+    bwrap
+        .current_dir(work.path())
+        .args(["--dev-bind", "/", "/", "--unshare-pid", "--proc", "/proc"])
+        .args(["--setenv", "LD_PRELOAD", shim().to_str().unwrap()])
+        .args([
+            "--setenv",
+            "MEMSPY_LOG",
+            &format!("{}/", logs.path().display()),
+        ])
+        .arg(&program);
+    finish(&mut bwrap).success();
+    assert_complete(&Log::of_program(logs.path(), "ordinary_calls"));
+}
+
+#[test]
+fn a_program_may_still_make_a_user_namespace() {
+    assert_complete(&record("user_namespace", &[]).log());
+}
+
+#[test]
+fn odd_launchers_change_nothing_about_the_program_or_the_log() {
+    let launchers: [&[&str]; 7] = [
+        &["stdbuf", "-oL"],
+        &["setpriv", "--no-new-privs"],
+        &["unshare", "-Urpf"],
+        &["fakeroot"],
+        &["faketime", "2020-01-01 00:00:00"],
+        &["nice", "-n", "5"],
+        &["env", "-u", "HOME"],
+    ];
+    for launcher in launchers {
+        let logs = TestDir::new();
+        let program = compile("ordinary_calls.c");
+        let mut command = clean(launcher[0]);
+        // The launcher's own preload must come along: it is in the environment when sh runs.
+        let script = "export LD_PRELOAD=\"$LD_PRELOAD:$SHIM\"; exec \"$0\"";
+        command
+            .args(&launcher[1..])
+            .args(["sh", "-c", script])
+            .arg(&program)
+            .env("SHIM", shim())
+            .env("MEMSPY_LOG", format!("{}/", logs.path().display()));
+        finish(&mut command).success();
+        let log = Log::of_program(logs.path(), "ordinary_calls");
+        assert_complete(&log);
+        let steps = log.ops("malloc").count() + log.ops("calloc").count();
+        assert!(steps > 9000, "{launcher:?}: {steps}");
+    }
+}
+
+#[test]
+fn valgrind_gdb_and_strace_run_a_recorded_program_to_its_end() {
+    let program = compile("ordinary_calls.c");
+    let tools: [&[&str]; 3] = [
+        &[
+            "valgrind",
+            "-q",
+            "--error-exitcode=9",
+            "--trace-children=yes",
+        ],
+        &["strace", "-f", "-o", "/dev/null"],
+        &[
+            "gdb",
+            "-batch",
+            "-ex",
+            "set startup-with-shell off",
+            "-ex",
+            "run",
+            "--args",
+        ],
+    ];
+    for tool in tools {
+        let (work, logs) = (TestDir::new(), TestDir::new());
+        let mut command = clean(tool[0]);
+        command
+            .current_dir(work.path())
+            .args(&tool[1..])
+            .arg("env")
+            .arg(format!("LD_PRELOAD={}", shim().display()))
+            .arg(format!("MEMSPY_LOG={}/", logs.path().display()))
+            .arg(&program);
+        finish(&mut command).success();
+        let log = Log::of_program(logs.path(), "ordinary_calls");
+        if tool[0] != "valgrind" {
+            assert_complete(&log); // valgrind replaces the hooks themselves
+        }
+    }
+}
+
+/// What a tool prints about the shim.
+fn about_the_shim(command: &[&str]) -> String {
+    let mut tool = clean(command[0]);
+    let printed = finish(tool.args(&command[1..]).arg(shim())).success();
+    printed.stdout().to_owned()
+}
+
+#[test]
+fn the_shim_needs_only_libc_and_the_loader() {
+    let dynamic = about_the_shim(&["readelf", "-dW"]);
+    for line in dynamic.lines().filter(|line| line.contains("(NEEDED)")) {
+        let known = line.contains("[libc.so.6]") || line.contains("[ld-linux-x86-64.so.2]");
+        assert!(known, "{line}");
+    }
+    assert!(dynamic.contains("NOW"), "not bound at load: {dynamic}");
+}
+
+#[test]
+fn the_shims_thread_data_is_small_and_needs_no_allocation() {
+    assert!(!about_the_shim(&["readelf", "-rW"]).contains("DTPMOD"));
+    let headers = about_the_shim(&["readelf", "-lW"]);
+    let tls = headers
+        .lines()
+        .find(|line| line.trim_start().starts_with("TLS"));
+    let size = tls.map_or(0, |line| {
+        let size = line.split_whitespace().nth(5).unwrap();
+        u64::from_str_radix(size.trim_start_matches("0x"), 16).unwrap()
+    });
+    assert!(size <= 64, "{size} bytes of thread data");
+}
+
+#[test]
+fn the_shim_exports_the_hooks_and_nothing_else() {
+    let mut expected = vec![
+        "malloc",
+        "calloc",
+        "realloc",
+        "reallocarray",
+        "free",
+        "posix_memalign",
+        "aligned_alloc",
+        "memalign",
+        "valloc",
+        "pvalloc",
+        "free_sized",
+        "free_aligned_sized",
+        "mmap",
+        "mmap64",
+        "munmap",
+        "mremap",
+        "mprotect",
+        "brk",
+        "sbrk",
+        "_exit",
+        "_Exit",
+        "quick_exit",
+        "execve",
+        "execv",
+        "execvp",
+        "execvpe",
+        "execl",
+        "execlp",
+        "execle",
+        "fexecve",
+        "execveat",
+        "dlclose",
+        "prctl",
+        "syscall",
+    ];
+    expected.sort_unstable();
+    let listed = about_the_shim(&["nm", "-D", "--defined-only"]);
+    let mut exported: Vec<&str> = listed
+        .lines()
+        .filter_map(|line| line.split(' ').nth(2))
+        .collect();
+    exported.sort_unstable();
+    assert_eq!(exported, expected);
+}

@@ -1,0 +1,256 @@
+//! The log's place fails, or the program meddles with descriptors: the program runs on as it would, and the log says what it
+//! lacks.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::Path;
+use std::process::Stdio;
+
+use crate::oracle::{assert_complete, assert_told_calls_are_logged, number, record, tails};
+use crate::support::{Finished, Log, TestDir, clean, compile, finish, preloaded, shim};
+
+/// A run of a shell script with `$PROGRAM` set and, when `logs` is given, memspy told by `$MEMSPY` (to be put before a program).
+fn script(text: &str, program: &str, work: &TestDir, logs: Option<&Path>) -> Finished {
+    let mut shell = clean("bash");
+    shell
+        .current_dir(work.path())
+        .env("PROGRAM", compile(program))
+        .args(["-c", text]);
+    if let Some(logs) = logs {
+        let preload = format!("LD_PRELOAD={}", shim().display());
+        let place = format!("MEMSPY_LOG={}/", logs.display());
+        shell.env("MEMSPY", format!("env {preload} {place}"));
+    }
+    finish(&mut shell)
+}
+
+/// Runs a script without and with memspy and asserts that both ended alike.
+#[track_caller]
+fn script_both(text: &str, program: &str, logs: &Path) -> Finished {
+    let plain = script(text, program, &TestDir::new(), None);
+    let recorded = script(text, program, &TestDir::new(), Some(logs));
+    assert_same_but_for_our_word(&plain, &recorded);
+    recorded
+}
+
+/// Asserts that two runs ended alike and printed the same, but memspy may have said on standard error that it can't write.
+#[track_caller]
+fn assert_same_but_for_our_word(plain: &Finished, recorded: &Finished) {
+    let foreign: Vec<&str> = recorded
+        .stderr()
+        .lines()
+        .filter(|line| !line.starts_with("memspy: "))
+        .collect();
+    let own = recorded.stderr().lines().count() - foreign.len();
+    let same = plain.status == recorded.status
+        && plain.stdout() == recorded.stdout()
+        && plain.stderr().lines().eq(foreign)
+        && own <= 1;
+    assert!(same, "without memspy: {plain}\nwith memspy: {recorded}");
+}
+
+#[test]
+fn a_program_that_closes_everything_keeps_its_files_and_its_log() {
+    for how in ["closefrom", "close_range", "loop", "dup2"] {
+        let recorded = record("closes_everything", &[how]);
+        let log = recorded.log();
+        assert_complete(&log);
+        let blocks = log
+            .ops("malloc")
+            .filter(|e| (100..150).contains(&number(e, "size")));
+        assert_eq!(blocks.count(), 200_000, "{how}");
+    }
+}
+
+#[test]
+fn a_program_may_start_without_its_first_descriptors() {
+    for closed in [
+        "<&-",
+        ">&-",
+        "2>&-",
+        "<&- >&-",
+        ">&- 2>&-",
+        "<&- 2>&-",
+        "<&- >&- 2>&-",
+    ] {
+        let logs = TestDir::new();
+        let text =
+            format!("$MEMSPY $PROGRAM 200000 {closed}; echo status $?; cat result; ls -s result");
+        script_both(&text, "many_events.c", logs.path());
+        let log = Log::of_program(logs.path(), "many_events");
+        assert_complete(&log);
+    }
+}
+
+#[test]
+fn a_program_that_uses_up_its_descriptors_loses_no_event_it_has_room_for() {
+    let recorded = record("no_descriptors", &[]);
+    let log = recorded.log();
+    assert_told_calls_are_logged(&recorded.told(), &log.lines);
+    let kept = log
+        .ops("malloc")
+        .filter(|e| (100..150).contains(&number(e, "size")))
+        .count();
+    assert_eq!(kept as u64 * 2 + lost(&log), 100_000, "{}", log.end());
+}
+
+/// Events that the log says are missing.
+fn lost(log: &Log) -> u64 {
+    number(log.end(), "lost")
+}
+
+#[test]
+fn limits_on_the_program_are_met_exactly_when_they_would_be() {
+    for limit in [
+        "-f 64",
+        "-f 0",
+        "-n 6",
+        "-v 200000",
+        "-l 0",
+        "-s 256",
+        "-u 1000",
+    ] {
+        let logs = TestDir::new();
+        let text = format!("ulimit {limit}; $MEMSPY $PROGRAM 200000; echo status $?");
+        script_both(&text, "many_events.c", logs.path());
+    }
+}
+
+#[test]
+fn a_log_that_may_not_grow_says_that_it_stopped() {
+    let logs = TestDir::new();
+    let text = "ulimit -f 64; $MEMSPY $PROGRAM 200000; echo status $?";
+    script_both(text, "many_events.c", logs.path());
+    let log = Log::of_program(logs.path(), "many_events");
+    assert_eq!(
+        log.ops("stopped").count() + tails(logs.path()).len(),
+        1,
+        "{:?}",
+        logs.names()
+    );
+}
+
+#[test]
+fn a_directory_that_is_missing_or_no_directory_costs_the_log_and_nothing_else() {
+    let place = TestDir::new();
+    place.write("file", "a file\n");
+    for name in ["missing", "file"] {
+        let text = "$MEMSPY $PROGRAM 20000; echo status $?; cat result";
+        let recorded = script_both(text, "many_events.c", &place.join(name));
+        assert!(recorded.stderr().starts_with("memspy: "), "{recorded}");
+    }
+    assert_eq!(place.names(), ["file"]);
+}
+
+#[test]
+fn nothing_that_is_there_is_written_to_or_waited_for() {
+    let (place, work) = (TestDir::new(), TestDir::new());
+    let precious = place.write("precious", "precious\n");
+    symlink(&precious, place.join("link.jsonl")).unwrap();
+    place.write("taken.jsonl", "taken\n");
+    finish(clean("mkfifo").arg(place.join("pipe.jsonl"))).success();
+    symlink("/dev/full", place.join("full.jsonl")).unwrap();
+    for name in ["link", "taken", "pipe", "full"] {
+        let mut command = preloaded(compile("many_events.c"), &place);
+        command
+            .current_dir(work.path())
+            .arg("20000")
+            .env("MEMSPY_LOG", place.join(format!("{name}.jsonl")));
+        assert_eq!(finish(&mut command).success().stdout(), "all well\n");
+        let second = Log::read(&place.join(format!("{name}.2.jsonl")));
+        assert_complete(&second);
+    }
+    assert_eq!(fs::read_to_string(&precious).unwrap(), "precious\n");
+    assert_eq!(
+        fs::read_to_string(place.join("taken.jsonl")).unwrap(),
+        "taken\n"
+    );
+}
+
+#[test]
+fn a_log_is_its_owners_alone_whatever_the_umask() {
+    for umask in ["000", "022", "077", "777"] {
+        let logs = TestDir::new();
+        let text = format!("umask {umask}; $MEMSPY $PROGRAM 1000 >/dev/null");
+        script(&text, "many_events.c", &TestDir::new(), Some(logs.path()));
+        for log in Log::all_in(logs.path()) {
+            let mode = fs::metadata(&log.path).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600, "umask {umask}");
+        }
+    }
+}
+
+#[test]
+fn a_full_disk_stops_the_log_and_not_the_program() {
+    let saved = TestDir::new();
+    let text = "mkdir small && mount -t tmpfs -o size=1m tmpfs small && $MEMSPY $PROGRAM 200000; \
+                echo status $?; cp small/* $SAVED 2>/dev/null; true";
+    let mut shell = clean("unshare");
+    let work = TestDir::new();
+    shell
+        .current_dir(work.path())
+        .env("PROGRAM", compile("many_events.c"))
+        .env("SAVED", saved.path())
+        .env(
+            "MEMSPY",
+            format!("env LD_PRELOAD={} MEMSPY_LOG=small/", shim().display()),
+        )
+        .args(["-Urm", "bash", "-c", text]);
+    let ended = finish(&mut shell).success();
+    assert_eq!(ended.stdout(), "all well\nstatus 0\n", "{ended}");
+    let log = Log::only_in(&saved);
+    let events = log.ops("malloc").count();
+    assert!(events > 1000 && events < 200_000, "{events}");
+    let says_so = log.ops("stopped").count() > 0 || tails(saved.path()).len() == 1;
+    assert!(says_so, "{:?}", saved.names());
+}
+
+#[test]
+fn a_log_directory_that_is_removed_does_not_disturb_the_program() {
+    let (logs, work) = (TestDir::new(), TestDir::new());
+    let counters = work.join("oracle");
+    let mut child = preloaded(compile("until_killed.c"), &logs)
+        .arg("2")
+        .env("ORACLE", &counters)
+        .stdin(Stdio::null())
+        .spawn()
+        .unwrap();
+    let returned = || {
+        let bytes = fs::read(&counters).unwrap_or_default();
+        bytes
+            .first_chunk()
+            .map_or(0, |word| u64::from_le_bytes(*word))
+    };
+    let mut wait_for = |calls: u64| {
+        while returned() < calls {
+            assert!(child.try_wait().unwrap().is_none(), "it ended by itself");
+            std::thread::yield_now();
+        }
+    };
+    wait_for(20_000);
+    fs::remove_dir_all(logs.path()).unwrap();
+    let then = returned();
+    wait_for(then + 1_000_000);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(!logs.path().exists());
+}
+
+#[test]
+fn a_server_that_drops_its_privileges_and_its_root_runs_as_before() {
+    let empty = TestDir::new();
+    let root = finish(clean("id").arg("-u")).stdout() == "0\n";
+    assert!(root, "chroot and setuid need root: run the tests as root");
+    let recorded = record("drops_privilege", &[empty.path().to_str().unwrap()]);
+    let made = Log::all_in(recorded.logs.path());
+    let first = made
+        .iter()
+        .find(|log| log.start().get("parent").is_none())
+        .unwrap();
+    let kept = first
+        .ops("malloc")
+        .filter(|e| (100..200).contains(&number(e, "size")))
+        .count();
+    assert!(kept >= 20_000, "{kept}");
+    assert_eq!(empty.names(), Vec::<String>::new());
+}

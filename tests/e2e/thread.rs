@@ -1,0 +1,131 @@
+//! Threads: many, short, small, late, and the memory of the buffers that they leave behind.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+
+use serde_json::Value;
+
+use crate::oracle::{Recorded, assert_complete, assert_told_calls_are_logged, number, record};
+use crate::support::{clean, compile, compile_with, finish};
+
+#[test]
+fn ten_thousand_threads_have_ten_thousand_numbers() {
+    let recorded = record("many_threads", &["10000", "4"]);
+    let log = recorded.log();
+    assert_complete(&log);
+    assert!(number(log.end(), "streams") >= 10_001);
+    let mut told: BTreeMap<u64, usize> = BTreeMap::new();
+    for line in &log.lines {
+        if line["op"] == "malloc" && line["size"] == 20_001 {
+            *told.entry(line["tid"].as_u64().unwrap()).or_default() += 1;
+        }
+    }
+    assert_eq!(told.values().sum::<usize>(), 10_000);
+    assert_told_calls_are_logged(&recorded.told(), &log.lines);
+}
+
+#[test]
+fn each_threads_events_are_under_its_own_number() {
+    let log = record("many_threads", &["400", "4"]).log();
+    let mut mallocs: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
+    let mut lines = log.lines.iter().skip(1);
+    while let Some(block) = lines.next() {
+        for line in lines.by_ref().take(number(block, "events") as usize) {
+            if line["op"] == "malloc" {
+                let sizes = mallocs.entry(number(block, "thread")).or_default();
+                sizes.push(number(line, "size"));
+            }
+            let tid = line.get("tid").or(log.start().get("pid"));
+            assert_eq!(tid, block.get("tid"), "{line} under {block}");
+        }
+    }
+    let workers = mallocs
+        .values()
+        .filter(|sizes| sizes.as_slice() == [20_001, 20_002]);
+    assert_eq!(workers.count(), 400);
+}
+
+#[test]
+fn a_thread_of_the_past_costs_no_memory() {
+    let mapped = |count: &str| number(record("many_threads", &[count, "4"]).log().end(), "mapped");
+    let (few, many) = (mapped("100"), mapped("4000"));
+    assert!(
+        many <= few + 128 * 1024,
+        "{few} bytes after 100 threads, {many} after 4000"
+    );
+}
+
+#[test]
+fn more_threads_at_once_than_buffers_at_the_limit_lose_nothing() {
+    let recorded = record("many_threads", &["640", "64"]);
+    let log = recorded.log();
+    assert_complete(&log);
+    assert_told_calls_are_logged(&recorded.told(), &log.lines);
+}
+
+#[test]
+fn destructors_of_thread_specific_data_are_logged_in_every_round() {
+    let recorded = record("thread_ends", &[]);
+    let log = recorded.log();
+    assert_complete(&log);
+    assert_told_calls_are_logged(&recorded.told(), &log.lines);
+}
+
+#[test]
+fn the_main_thread_may_end_first() {
+    let recorded = record("main_ends_first", &[]);
+    let log = recorded.log();
+    assert_complete(&log);
+    assert_told_calls_are_logged(&recorded.told(), &log.lines);
+    assert_eq!(
+        log.ops("malloc")
+            .filter(|event| event["size"] == 20_001)
+            .count(),
+        100
+    );
+}
+
+#[test]
+fn thread_data_of_libraries_loaded_later_does_not_recurse() {
+    let mut directory = None;
+    for number in 0..40 {
+        let name = format!("-DNAME={number}");
+        let library = compile_with("tls_library.c", &["-shared", "-fPIC", &name]);
+        let place = library.parent().unwrap().parent().unwrap().join("tls");
+        fs::create_dir_all(&place).unwrap();
+        fs::copy(&library, place.join(format!("libtls{number}.so"))).unwrap();
+        directory = Some(place);
+    }
+    let directory = directory.unwrap();
+    let recorded = record("tls_libraries", &[directory.to_str().unwrap(), "40"]);
+    assert_complete(&recorded.log());
+    recorded.run.success();
+}
+
+/// The sizes of the blocks that the tight places of `small_stacks` ask for.
+fn tight_calls(recorded: &Recorded) -> Vec<Value> {
+    let log = recorded.log();
+    assert_complete(&log);
+    let sizes: BTreeSet<u64> = [20_001, 20_002, 300_003].into();
+    let asked = |line: &&Value| {
+        line.get("via").is_none()
+            && line["size"]
+                .as_u64()
+                .is_some_and(|size| sizes.contains(&size))
+    };
+    log.lines.iter().filter(asked).cloned().collect()
+}
+
+#[test]
+fn the_smallest_stacks_are_large_enough() {
+    // What the handler needs without memspy, in steps of 64 bytes, is what it gets plus the 512 bytes that a hook may use.
+    let program = compile("small_stacks.c");
+    let fits = |margin: &u64| {
+        let mut plain = clean(&program);
+        let ended = finish(plain.arg(margin.to_string()));
+        ended.status.success()
+    };
+    let least = (0..).step_by(64).find(fits).expect("some stack is enough");
+    let recorded = record("small_stacks", &[&(least + 512).to_string()]);
+    assert_eq!(tight_calls(&recorded).len(), 6);
+}
