@@ -116,7 +116,7 @@ impl Running {
 fn kill_sweep(place: fn() -> TestDir, threads: usize) {
     for round in 0..40 {
         let (logs, work) = (place(), TestDir::new());
-        let returned = Running::start(threads, &logs, &work).kill_after(round * 997);
+        let returned = Running::start(threads, &logs, &work).kill_after(1 + round * 997);
         let log = only_log(logs.path());
         let events = remains(&log);
         assert_contiguous(&events);

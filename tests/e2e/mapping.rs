@@ -69,9 +69,10 @@ fn witness(trace: &str) -> Witness {
         let Some((call, rest)) = line.split_once('(') else {
             continue;
         };
-        let Some((arguments, result)) = rest.rsplit_once(") = ") else {
+        let Some((arguments, result)) = rest.rsplit_once(" = ") else {
             continue;
         };
+        let arguments = arguments.trim_end().trim_end_matches(')');
         let call = call.rsplit(' ').next().unwrap_or_default();
         let arguments: Vec<&str> = arguments.split(", ").collect();
         let result = result.split(' ').next().unwrap_or_default();
