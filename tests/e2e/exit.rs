@@ -114,9 +114,9 @@ impl Running {
 
 /// Kills a program again and again after ever more calls and counts what is left.
 fn kill_sweep(place: fn() -> TestDir, threads: usize) {
-    for round in 0..40 {
+    for round in 0..12 {
         let (logs, work) = (place(), TestDir::new());
-        let returned = Running::start(threads, &logs, &work).kill_after(1 + round * 997);
+        let returned = Running::start(threads, &logs, &work).kill_after(1 + round * 3313);
         let log = only_log(logs.path());
         let events = remains(&log);
         assert_contiguous(&events);

@@ -53,7 +53,7 @@ mod mapping;
 mod process;
 /// Handlers, jumps, cancellation.
 mod signal;
-/// Other preloads, sanitizers, sandboxes, the shim's ELF file.
+/// Other preloads, sanitizers, sandboxes, odd launchers.
 mod startup;
 /// Full disks, missing directories, limits, closed descriptors.
 mod storage;

@@ -143,9 +143,9 @@ fn an_exec_ends_one_log_and_begins_another_of_the_same_pid() {
 
 #[test]
 fn forks_among_allocating_threads_never_hang_and_never_share_a_log() {
-    let recorded = record("fork_torture", &["240"]);
+    let recorded = record("fork_torture", &["120"]);
     let logs = Log::all_in(recorded.logs.path());
-    assert_eq!(logs.len(), 241);
+    assert_eq!(logs.len(), 121);
     let mut pids = BTreeSet::new();
     for log in &logs {
         assert_complete(log);

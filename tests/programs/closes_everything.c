@@ -1,5 +1,5 @@
 /* A daemon's habit: `closes_everything HOW` closes every descriptor that it does not know, by closefrom, close_range, loop (close)
-   or dup2 (over every number), again and again among 200,000 allocations, and opens files of its own on the freed numbers. The
+   or dup2 (over every number), again and again among 40,000 allocations, and opens files of its own on the freed numbers. The
    files must hold what it wrote and nothing else, and the numbers that open gave must be those of a run without memspy. */
 #include "oracle.h"
 
@@ -26,10 +26,10 @@ int main(int argc, char **argv) {
       files[i] = open(name, O_WRONLY | O_CREAT | O_APPEND, 0644);
       dprintf(1, "%d ", files[i]);
     }
-    for (int i = 0; i < 10000; i++) {
+    for (int i = 0; i < 2000; i++) {
       free(malloc(100 + i % 50));
-      if (i % 1000 == 0)
-        for (int k = 0; k < 3; k++) dprintf(files[k], "round %d line %d\n", round, i / 1000);
+      if (i % 200 == 0)
+        for (int k = 0; k < 3; k++) dprintf(files[k], "round %d line %d\n", round, i / 200);
     }
     for (int i = 0; i < 3; i++)
       if (close(files[i])) return 4;

@@ -17,6 +17,7 @@ static void *allocate(void *argument) {
     free(block);
     void *mapping = mmap(NULL, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     munmap(mapping, 4096);
+    usleep(20);
   }
   return NULL;
 }
