@@ -61,7 +61,7 @@ pub(crate) struct Slot {
     /// `,"tid":4711` or nothing.
     tid_text: [AtomicU64; 4],
     tid_text_len: AtomicUsize,
-    /// The reallocarray call under way: its pointer, its size in bytes, its return address.
+    /// The reallocarray call under way: its pointer, its size in bytes, and 1 while there is one.
     folded: [AtomicUsize; 3],
     /// Thread id of the owner, 0: free.
     pub(crate) owner: AtomicU32,
@@ -217,18 +217,18 @@ impl Slot {
     }
 
     /// Notes a reallocarray, whose libc function will call realloc with these arguments.
-    pub(crate) fn fold(&self, old: usize, size: usize, ip: usize) {
-        let [of, to, by] = &self.folded;
+    pub(crate) fn fold(&self, old: usize, size: usize) {
+        let [of, to, under_way] = &self.folded;
         of.store(old, Relaxed);
         to.store(size, Relaxed);
-        by.store(ip, Relaxed);
+        under_way.store(1, Relaxed);
     }
 
-    /// The return address of the reallocarray under way, if a realloc has its arguments. Once.
-    pub(crate) fn unfold(&self, old: usize, size: usize) -> Option<usize> {
-        let [of, to, by] = &self.folded;
-        let same = of.load(Relaxed) == old && to.load(Relaxed) == size && by.load(Relaxed) != 0;
-        same.then(|| by.swap(0, Relaxed))
+    /// Whether a realloc has the arguments of the reallocarray under way. Once.
+    pub(crate) fn unfold(&self, old: usize, size: usize) -> bool {
+        let [of, to, under_way] = &self.folded;
+        let same = of.load(Relaxed) == old && to.load(Relaxed) == size;
+        same && under_way.swap(0, Relaxed) != 0
     }
 
     /// The reallocarray is over.

@@ -46,6 +46,14 @@ pub(crate) fn is_libc_code(address: usize) -> bool {
     (from.load(Relaxed)..to.load(Relaxed)).contains(&address)
 }
 
+static OWN_CODE: [AtomicUsize; 2] = [const { AtomicUsize::new(0) }; 2];
+
+/// Whether an address is in this library's code.
+pub(crate) fn is_own_code(address: usize) -> bool {
+    let [from, to] = &OWN_CODE;
+    (from.load(Relaxed)..to.load(Relaxed)).contains(&address)
+}
+
 /// Starts the image if that has not happened. Answers whether events can be recorded now.
 #[cold]
 #[inline(never)]
@@ -202,6 +210,9 @@ fn first_start() -> core::result::Result<&'static Program, Failure> {
     let code = elf::code_of(libc::gnu_get_libc_version as *const () as usize).unwrap_or((0, 0));
     LIBC_CODE[0].store(code.0, Relaxed);
     LIBC_CODE[1].store(code.1, Relaxed);
+    let own = elf::code_of(start as *const () as usize).unwrap_or((0, 0));
+    OWN_CODE[0].store(own.0, Relaxed);
+    OWN_CODE[1].store(own.1, Relaxed);
     // SAFETY: answers a static string.
     let libc = unsafe { CStr::from_ptr(libc::gnu_get_libc_version()) };
     let program = keep(Program {

@@ -22,7 +22,6 @@ const FUNCTIONS: [&str; 10] = [
 ];
 
 #[test]
-#[ignore = "reallocarray is two events"]
 fn each_call_is_one_event_with_its_own_arguments_and_result() {
     let recorded = record("heap_calls", &[]);
     let log = recorded.log();
@@ -31,7 +30,6 @@ fn each_call_is_one_event_with_its_own_arguments_and_result() {
 }
 
 #[test]
-#[ignore = "reallocarray is two events"]
 fn any_function_may_be_the_first_call_of_the_image() {
     for function in FUNCTIONS {
         let recorded = record("first_call", &[function]);
@@ -41,7 +39,6 @@ fn any_function_may_be_the_first_call_of_the_image() {
 }
 
 #[test]
-#[ignore = "reallocarray is two events"]
 fn any_function_may_be_called_before_every_constructor() {
     for function in FUNCTIONS {
         let recorded = record("first_call", &[function, "early"]);
@@ -60,7 +57,6 @@ fn any_function_may_be_the_first_call_of_a_thread() {
 }
 
 #[test]
-#[ignore = "the start line says glibc"]
 fn a_program_with_an_allocator_of_its_own_runs_on_it() {
     let recorded = record("own_allocator", &[]);
     recorded.run.success();
@@ -183,7 +179,6 @@ impl Replay {
 }
 
 #[test]
-#[ignore = "reallocarray is two events"]
 fn the_replayed_log_is_the_programs_live_set_for_any_number_of_threads() {
     for threads in ["1", "2", "4", "8"] {
         let recorded = record("live_set", &[threads, "20000"]);

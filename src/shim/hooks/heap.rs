@@ -343,8 +343,9 @@ pub(super) unsafe extern "C" fn realloc(
     let caller = unsafe { Caller::at(sp, bp) };
     // SAFETY: the address is the real function's, whose type this is.
     let real: unsafe extern "C" fn(Pointer, usize) -> Pointer = unsafe { transmute(real) };
-    let folded = thread::peek().and_then(|slot| slot.unfold(old as usize, size));
-    if folded.is_some_and(|ip| ip == caller.ip || crate::start::is_libc_code(caller.ip)) {
+    let folded = thread::peek().is_some_and(|slot| slot.unfold(old as usize, size));
+    // glibc's reallocarray jumps to realloc: the return address is then the one of our own call of it.
+    if folded && (crate::start::is_own_code(caller.ip) || crate::start::is_libc_code(caller.ip)) {
         // SAFETY: the caller's arguments; the event is reallocarray's.
         return unsafe { real(old, size) };
     }
@@ -382,11 +383,12 @@ pub(super) unsafe extern "C" fn reallocarray(
     }
     // SAFETY: the entry passes the registers of the caller.
     let caller = unsafe { Caller::at(sp, bp) };
-    if let (Some(slot), Some(asked)) = (thread::peek(), asked) {
-        slot.fold(old as usize, asked, caller.ip);
-    }
     // SAFETY: the caller's block.
     let reallocation = unsafe { Reallocation::begin(old as usize) };
+    // Not `peek`: this may be the thread's first call.
+    if let (Some(slot), Some(asked)) = (thread::slot(), asked) {
+        slot.fold(old as usize, asked);
+    }
     // SAFETY: the address is the real function's, whose type this is, with the caller's arguments.
     let ptr = unsafe {
         let real: unsafe extern "C" fn(Pointer, usize, usize) -> Pointer = transmute(real);
