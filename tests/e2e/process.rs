@@ -15,7 +15,7 @@ use crate::support::{Log, TestDir, clean, finish, preloaded, shim};
 #[track_caller]
 fn log_of(recorded: &Recorded, child: bool) -> Log {
     let mut logs = Log::all_in(recorded.logs.path());
-    logs.retain(|log| log.start().get("parent").is_some() == child);
+    logs.retain(|log| log.start().get("forked_from").is_some() == child);
     assert_eq!(logs.len(), 1, "{:?}", recorded.logs.names());
     logs.remove(0)
 }
@@ -48,13 +48,13 @@ fn a_childs_log_names_its_parent_and_the_moment_of_the_fork() {
         let recorded = record("process_kinds", &[kind]);
         let (parent, child) = (log_of(&recorded, false), log_of(&recorded, true));
         let start = child.start();
-        assert_eq!(start["parent"]["pid"], parent.start()["pid"], "{kind}");
+        assert_eq!(start["forked_from"]["pid"], parent.start()["pid"], "{kind}");
         assert_eq!(start["ppid"], parent.start()["pid"], "{kind}");
         assert_ne!(start["pid"], parent.start()["pid"], "{kind}");
-        let named = Path::new(start["parent"]["log"].as_str().unwrap()).file_name();
+        let named = Path::new(start["forked_from"]["log"].as_str().unwrap()).file_name();
         assert_eq!(named, parent.path.file_name(), "{kind}");
         // Of the parent's first thread everything up to the fork, and nothing after it.
-        let cut = start["parent"]["cut"]
+        let cut = start["forked_from"]["cut"]
             .as_array()
             .unwrap()
             .iter()
@@ -150,7 +150,7 @@ fn forks_among_allocating_threads_never_hang_and_never_share_a_log() {
     for log in &logs {
         assert_complete(log);
         assert!(pids.insert(number(log.start(), "pid")));
-        if log.start().get("parent").is_some() {
+        if log.start().get("forked_from").is_some() {
             let own = log.ops("mmap").filter(|event| event["size"] == 8192);
             assert_eq!(own.count(), 20, "{}", log.path.display());
             let foreign = log.ops("mmap").filter(|event| event["size"] == 4096);

@@ -53,7 +53,7 @@ fn a_jump_out_of_a_call_costs_at_most_that_call() {
 
 #[test]
 fn no_hook_is_a_cancellation_point() {
-    let recorded = record("cancel", &["40"]);
+    let recorded = record("cancel", &["200"]);
     let log = recorded.log();
     assert_complete(&log);
     assert_told_calls_are_logged(&recorded.told(), &log.lines);

@@ -248,7 +248,7 @@ fn a_server_that_drops_its_privileges_and_its_root_runs_as_before() {
     let made = Log::all_in(recorded.logs.path());
     let first = made
         .iter()
-        .find(|log| log.start().get("parent").is_none())
+        .find(|log| log.start().get("forked_from").is_none())
         .unwrap();
     let events = remains(&first.path);
     assert_contiguous(&events);
