@@ -5,7 +5,8 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::support::{
-    Finished, TestDir, clean, compile, compile_with, finish, memspy, preloaded, repository,
+    Finished, TestDir, clean, compile, compile_with, finish, finish_with_input, memspy, preloaded,
+    repository,
 };
 
 /// Records `cat` reading a file into a pipe, which makes it allocate its 128 KiB buffer.
@@ -153,9 +154,27 @@ for part in text.splitlines() if sys.argv[3] == 'lines' else [text]:
     for error in validator.iter_errors(json.loads(part)):
         sys.exit(f'{part[:300]}: {error.message}')
 ";
-    let mut python: Command = clean("python3");
+    // Debian's own python, for which python3-jsonschema is.
+    let mut python: Command = clean("/usr/bin/python3");
     python.args(["-c", SCRIPT]).arg(schema).arg(document);
     finish(python.arg(if lines { "lines" } else { "whole" })).success();
+}
+
+#[test]
+fn a_stream_and_a_compressed_log_are_read_like_the_log() {
+    let logs = TestDir::new();
+    record_cat(&logs);
+    let told = summary(&logs, &[]);
+    let log = logs
+        .names()
+        .into_iter()
+        .find(|name| name.ends_with(".jsonl"));
+    let log = std::fs::read(logs.join(log.expect("a log"))).expect("readable");
+    let streamed = finish_with_input(memspy().args(["summary", "-"]), &log).success();
+    assert_eq!(streamed.stdout(), told.stdout());
+    let packed = finish_with_input(clean("zstd").arg("-qc"), &log).success();
+    let streamed = finish_with_input(memspy().args(["summary", "-"]), &packed.stdout_bytes);
+    assert_eq!(streamed.success().stdout(), told.stdout());
 }
 
 #[test]
