@@ -127,13 +127,12 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
     } else {
         by_name(args, &logs)
     };
-    let mut out = io::stdout().lock();
-    if args.json {
-        serde_json::to_writer_pretty(&mut out, &report)?;
-        writeln!(out)?;
+    let answer = if args.json {
+        serde_json::to_string_pretty(&report)? + "\n"
     } else {
-        out.write_all(text::text(&report).as_bytes())?;
-    }
+        text::text(&report)
+    };
+    io::stdout().write_all(answer.as_bytes())?;
     for warning in &logs.warnings {
         say(warning);
     }
