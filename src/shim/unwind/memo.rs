@@ -26,9 +26,11 @@ use core::sync::atomic::{
 const STRIDE: u32 = 8;
 /// Words that an entry can hold.
 const WORDS: usize = 16;
+/// Entries in which a frame may be, a power of two.
+const WAYS: u32 = 4;
 /// Entries of a thread's first table, and of its last.
 const SMALLEST: usize = 256;
-const LARGEST: usize = 4096;
+const LARGEST: usize = 8192;
 
 /// Set in `flags`: the frames depend on the first one's frame pointer.
 const NEEDS_BP: u32 = 1;
@@ -90,6 +92,17 @@ struct Entry {
 
 const _: () = assert!(size_of::<Entry>() == 256);
 
+impl Entry {
+    /// The entry for the frame behind this one's.
+    #[inline(always)]
+    fn next(&self) -> Link {
+        Link {
+            index: self.next_index.load(Relaxed),
+            serial: self.next_serial.load(Relaxed),
+        }
+    }
+}
+
 /// A thread's memo.
 pub(super) struct Memo {
     table: AtomicPtr<Table>,
@@ -108,7 +121,7 @@ struct Table {
     entries: [Entry; 0],
 }
 
-/// Where a frame's entry may be: one of two, and its mark.
+/// Where a frame's entries may be: the first of [`WAYS`], and their mark.
 #[derive(Clone, Copy)]
 struct Place {
     index: u32,
@@ -116,8 +129,9 @@ struct Place {
 }
 
 impl Place {
-    fn both(self) -> [u32; 2] {
-        [self.index, self.index ^ 1]
+    /// The entries that may hold it. Several hold the same frame when its callers differ from time to time.
+    fn ways(self) -> impl Iterator<Item = u32> {
+        (0..WAYS).map(move |way| self.index ^ way)
     }
 }
 
@@ -200,38 +214,44 @@ impl Memo {
         ip: usize,
         interrupted: bool,
         sp: usize,
-        bp: impl FnOnce() -> Option<usize>,
+        mut bp: impl FnMut() -> Option<usize>,
         generation: u32,
         own: &OwnStack,
     ) -> Option<Suffix> {
         let table = self.table();
         let place = table.place(ip, sp);
-        let is_marked = |index: &u32| table.mark(*index).load(Relaxed) == place.mark;
-        let index = place.both().into_iter().find(is_marked)?;
-        let entry = table.entry(index);
-        if entry.ip.load(Relaxed) != ip || entry.sp.load(Relaxed) != sp {
-            return None;
+        for index in place.ways() {
+            if table.mark(index).load(Relaxed) != place.mark {
+                continue;
+            }
+            let entry = table.entry(index);
+            if entry.ip.load(Relaxed) != ip || entry.sp.load(Relaxed) != sp {
+                continue;
+            }
+            let serial = entry.serial.load(Relaxed);
+            let flags = entry.flags.load(Relaxed);
+            if serial == 0 || (flags & INTERRUPTED != 0) != interrupted {
+                continue;
+            }
+            let needs_bp = flags & NEEDS_BP != 0;
+            let expected = entry.bp.load(Relaxed);
+            if needs_bp && bp()? != expected {
+                continue;
+            }
+            compiler_fence(SeqCst);
+            let suffix = Suffix {
+                node: entry.node.load(Relaxed),
+                frames: entry.frames.load(Relaxed) as usize,
+                cut_by_depth: flags & CUT_BY_DEPTH != 0,
+                link: Link { index, serial },
+                bp: expected,
+                needs_bp,
+            };
+            if holds(table, suffix.link, generation, own) {
+                return Some(suffix);
+            }
         }
-        let serial = entry.serial.load(Relaxed);
-        let flags = entry.flags.load(Relaxed);
-        if serial == 0 || (flags & INTERRUPTED != 0) != interrupted {
-            return None;
-        }
-        let needs_bp = flags & NEEDS_BP != 0;
-        let expected = entry.bp.load(Relaxed);
-        if needs_bp && bp()? != expected {
-            return None;
-        }
-        compiler_fence(SeqCst);
-        let suffix = Suffix {
-            node: entry.node.load(Relaxed),
-            frames: entry.frames.load(Relaxed) as usize,
-            cut_by_depth: flags & CUT_BY_DEPTH != 0,
-            link: Link { index, serial },
-            bp: expected,
-            needs_bp,
-        };
-        holds(table, suffix.link, generation, own).then_some(suffix)
+        None
     }
 
     /// Notes a walk whose frames have the stack numbers `nodes` (innermost first, as the frames). `walk_id` is the
@@ -300,7 +320,7 @@ impl Memo {
     ) -> Option<Link> {
         let table = self.table();
         let place = table.place(frame.ip, frame.sp);
-        let index = self.victim(table, place, about.flags);
+        let index = self.victim(table, place, &about, outer.link);
         let entry = table.entry(index);
         let busy = entry.writer.load(Relaxed);
         let others = self
@@ -361,26 +381,29 @@ impl Memo {
             .any(|writer| writer.load(Relaxed) == walk_id)
     }
 
-    /// The entry for a place: its own, a void one, one that nobody leads to, the older one.
-    fn victim(&self, table: &Table, place: Place, flags: u32) -> u32 {
-        let is_marked = |index: &u32| table.mark(*index).load(Relaxed) == place.mark;
-        if let Some(index) = place.both().into_iter().find(is_marked) {
-            return index;
-        }
+    /// The entry to give up for a new one: a void one or one that can't be right any more, one that nobody leads to,
+    /// the oldest. Not the one that the new one is to lead to.
+    fn victim(&self, table: &Table, place: Place, about: &About, outer: Link) -> u32 {
+        let now = self.serial.load(Relaxed);
         let worth = |index: &u32| {
             let entry = table.entry(*index);
             let serial = entry.serial.load(Relaxed);
-            let age = self.serial.load(Relaxed).wrapping_sub(serial);
+            let next = entry.next();
+            let can_hold = serial != 0
+                && entry.generation.load(Relaxed) == about.generation
+                && (next == NO_LINK || table.entry(next.index).serial.load(Relaxed) == next.serial);
             let shared = entry.flags.load(Relaxed) & SHARED;
-            (serial != 0, shared, core::cmp::Reverse(age))
+            (
+                can_hold,
+                shared,
+                core::cmp::Reverse(now.wrapping_sub(serial)),
+            )
         };
-        let [first, second] = place.both();
-        let index = if worth(&second) < worth(&first) {
-            second
-        } else {
-            first
-        };
-        if table.entry(index).serial.load(Relaxed) != 0 && flags & SHARED == 0 {
+        let candidates = place
+            .ways()
+            .filter(|index| outer == NO_LINK || *index != outer.index);
+        let index = candidates.min_by_key(worth).unwrap_or(place.index);
+        if worth(&index).0 && about.flags & SHARED == 0 {
             self.displaced.fetch_add(1, Relaxed);
         }
         index
@@ -429,10 +452,7 @@ fn holds(table: &Table, first: Link, generation: u32, own: &OwnStack) -> bool {
                 return false;
             }
         }
-        let next = Link {
-            index: entry.next_index.load(Relaxed),
-            serial: entry.next_serial.load(Relaxed),
-        };
+        let next = entry.next();
         compiler_fence(SeqCst);
         if entry.serial.load(Relaxed) != link.serial {
             return false;
