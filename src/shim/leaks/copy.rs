@@ -22,8 +22,8 @@ use core::arch::asm;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::*};
 
 const STACK: usize = 256 << 10;
-/// Heaps, stacks and own mappings; there may be as many mappings of blocks besides.
-const MOST_RANGES: usize = 1 << 20;
+/// memspy's own mappings, and what else there is few of.
+const OWN_RANGES: usize = 1 << 13;
 
 /// Why a verdict is not the whole truth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -191,7 +191,8 @@ fn finish(task: &Task, gap: Option<Gap>) -> ! {
 fn judge(task: &Task) -> Result<(), Gap> {
     let maps = Maps::read().ok_or(Gap::Maps)?;
     let heaps = heaps(task, &maps)?;
-    let most = task.blocks.bound() + MOST_RANGES;
+    let stacks = maps.pieces(stacks::SMALLEST);
+    let most = task.blocks.bound() + maps.pieces(glibc::HEAP_ALIGN) + stacks + OWN_RANGES;
     let mut not_roots = Ranges::new(most).ok_or(Gap::Memory)?;
     heaps.add_to(&mut not_roots);
     let blocks = &mut gather(task, &maps, &heaps, &mut not_roots)?;
@@ -261,7 +262,7 @@ fn heaps(task: &Task, maps: &Maps) -> Result<Ranges, Gap> {
         |at, entry| breaks.add(at, at + entry.size),
     );
     breaks.sort();
-    let mut heaps = Ranges::new(MOST_RANGES).ok_or(Gap::Memory)?;
+    let mut heaps = Ranges::new(maps.pieces(glibc::HEAP_ALIGN) + OWN_RANGES).ok_or(Gap::Memory)?;
     glibc::exclude_heaps(maps, &breaks, &mut heaps);
     heaps.sort();
     if heaps.is_full() || breaks.is_full() {

@@ -8,7 +8,7 @@ use super::maps::{Kind, Maps};
 use super::ranges::Ranges;
 
 /// A thread arena's heaps begin at multiples of this.
-const HEAP_ALIGN: usize = 64 << 20;
+pub(super) const HEAP_ALIGN: usize = 64 << 20;
 /// Offsets in `struct malloc_state`: the chunk at the top, the next arena, and the end of both.
 const TOP: usize = 96;
 const NEXT: usize = 2160;

@@ -38,8 +38,6 @@ impl Mapping {
     }
 }
 
-/// More mappings than the kernel's default limit of 65530, for those who raised it.
-const MOST: usize = 1 << 20;
 /// From this length on a range is asked for untouched pages before it is read.
 const SPARSE: usize = 1 << 20;
 const PAGE: usize = 4096;
@@ -56,30 +54,20 @@ pub(super) struct Maps {
 impl Maps {
     /// Reads the list. `None`: there is no /proc, or it can't be read.
     pub(super) fn read() -> Option<Maps> {
-        let list = arrays::zeroed::<Mapping>(MOST)?;
         let buf = arrays::zeroed::<u8>(1 << 16)?;
-        let fd = kernel::open(c"/proc/self/maps").ok()?;
+        // Once to count, once to keep; the list itself is a mapping more.
+        let mut most = 8;
+        each_line(buf, |_| most += 1)?;
+        let list = arrays::zeroed::<Mapping>(most)?;
         let mut len = 0;
-        let mut held = 0;
-        loop {
-            let got = sys::read(fd, buf.get_mut(held..)?).ok()?;
-            if got == 0 {
-                break;
+        each_line(buf, |line| {
+            if let Some(mapping) = parse(line)
+                && let Some(slot) = list.get_mut(len)
+            {
+                *slot = mapping;
+                len += 1;
             }
-            held += got;
-            let text = buf.get(..held)?;
-            let mut begin = 0;
-            while let Some(end) = text.get(begin..)?.iter().position(|byte| *byte == b'\n') {
-                if let Some(mapping) = parse(text.get(begin..begin + end)?) {
-                    *list.get_mut(len)? = mapping;
-                    len += 1;
-                }
-                begin += end + 1;
-            }
-            buf.copy_within(begin..held, 0);
-            held -= begin;
-        }
-        sys::close(fd);
+        })?;
         Some(Maps {
             list: list.get(..len)?,
             pagemap: kernel::open(c"/proc/self/pagemap").ok(),
@@ -90,6 +78,14 @@ impl Maps {
 
     pub(super) fn list(&self) -> &'static [Mapping] {
         self.list
+    }
+
+    /// At most how many pieces of `size` bytes, each in one writable mapping, there can be; never more than a million,
+    /// which is more than the kernel has threads.
+    pub(super) fn pieces(&self, size: usize) -> usize {
+        let of = |mapping: &Mapping| (mapping.to - mapping.from) / size + 1;
+        let writable = self.list.iter().filter(|mapping| mapping.writable);
+        writable.map(of).sum::<usize>().min(1 << 20)
     }
 
     /// The mapping that holds an address.
@@ -235,6 +231,29 @@ impl Memory for Maps {
         self.at(at)
             .is_some_and(|mapping| mapping.kind == Kind::File && mapping.executable)
     }
+}
+
+/// Calls `visit` with each line of /proc/self/maps.
+fn each_line(buf: &mut [u8], mut visit: impl FnMut(&[u8])) -> Option<()> {
+    let fd = kernel::open(c"/proc/self/maps").ok()?;
+    let mut held = 0;
+    loop {
+        let got = sys::read(fd, buf.get_mut(held..)?).ok()?;
+        if got == 0 {
+            break;
+        }
+        held += got;
+        let text = buf.get(..held)?;
+        let mut begin = 0;
+        while let Some(end) = text.get(begin..)?.iter().position(|byte| *byte == b'\n') {
+            visit(text.get(begin..begin + end)?);
+            begin += end + 1;
+        }
+        buf.copy_within(begin..held, 0);
+        held -= begin;
+    }
+    sys::close(fd);
+    Some(())
 }
 
 /// One line: `from-to perms offset dev inode path`.

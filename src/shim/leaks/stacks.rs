@@ -12,6 +12,8 @@ use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 /// Where in a `struct pthread` the stack's place and length stand, at most.
 const PTHREAD: usize = 0x900;
 const PAGE: usize = 4096;
+/// No thread's stack is smaller (PTHREAD_STACK_MIN).
+pub(super) const SMALLEST: usize = 16 << 10;
 
 /// One thread that lives, as far as it is known.
 #[derive(Clone, Copy)]

@@ -122,9 +122,14 @@ pub(super) fn stop(pid: i32, own: i32) -> Stopped {
         before: None,
         listed: true,
     };
-    let mut others = false;
-    stopped.listed = each_task(|tid| others |= tid != own);
-    if !others {
+    let (mut others, mut found) = (false, false);
+    let read = each_task(|tid| {
+        others |= tid != own;
+        found |= tid == own;
+    });
+    // In a pid namespace that /proc is not of, the ids are other ones.
+    stopped.listed = read && found;
+    if !others || !found {
         return stopped;
     }
     let Some(round) = fresh_round() else {
