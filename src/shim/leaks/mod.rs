@@ -14,6 +14,7 @@
 //! - Allocators of the program's own are one block or mapping each to it, as to Valgrind without mempool requests.
 //! - When the brk heap could not grow, glibc takes plain mappings for its main arena; free chunks there are taken for
 //!   references. So is all memory of an allocator that is not glibc's.
+//! - A thread must have room on its stack for a signal frame (up to 11 KiB with AMX), as for glibc's own signal 33.
 //! - quick_exit is judged before its handlers run, exec before it is known to work.
 //! - Threads that could not be stopped, or that moved a block by realloc at that moment, make a check incomplete.
 
