@@ -2,8 +2,8 @@
 
 use crate::flush::MAX_BLOCK;
 use crate::record::{Run, write_aside};
-use crate::{clock, sys};
-use memspy_log::{Line, Tag};
+use crate::{clock, image, sys};
+use memspy_log::{Line, Tag, key};
 
 /// Lines under construction, with room for a block line before them.
 pub(crate) struct Scratch {
@@ -12,6 +12,7 @@ pub(crate) struct Scratch {
     used: usize,
     events: u64,
     began: u64,
+    tid: i32,
 }
 
 impl Scratch {
@@ -27,6 +28,7 @@ impl Scratch {
             used: MAX_BLOCK,
             events: 0,
             began: clock::before(),
+            tid: sys::gettid(),
         })
     }
 
@@ -43,6 +45,9 @@ impl Scratch {
         };
         let mut line = Line::whole(room, tag);
         build(&mut line);
+        if self.tid != image::pid() {
+            line.num(const { &key("tid") }, self.tid as u64);
+        }
         let Some(len) = line.finish() else {
             return false;
         };
@@ -66,7 +71,7 @@ impl Scratch {
     pub(crate) fn write(self) -> sys::Result<()> {
         let times = (self.began, clock::before());
         let run = Run {
-            tid: sys::gettid() as u64,
+            tid: self.tid as u64,
             events: self.events,
             times,
         };
