@@ -9,7 +9,7 @@ use std::fmt;
 /// An address in the recorded process; 0 where a call had none.
 pub type Address = u64;
 
-/// The number of a call stack, see [`crate::code::Stacks`]; 0 where the log has none.
+/// The number of a call stack, see [`crate::model::Stacks`]; 0 where the log has none.
 pub type StackId = u32;
 
 /// One thing that happened, or one line about the log itself.

@@ -13,7 +13,7 @@ use std::sync::Arc;
 /// The log of one process image, with its tail where there is one.
 ///
 /// Opening makes the first pass: along the block lines. [`crate::merge::Merge`] and
-/// [`crate::replay::Replay`] make the second.
+/// [`crate::replay::replay`] make the second.
 #[derive(Debug)]
 pub struct Log {
     pub(crate) source: Arc<Source>,

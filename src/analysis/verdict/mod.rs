@@ -1,7 +1,7 @@
 //! The leak verdict: leaks of one or more processes in, one answer that a CI can trust out.
 //!
 //! [`Evidence`] is what one log says; the caller adds the names of its frames and hands the
-//! [`Process`] values to [`judge`], which applies suppressions, the baseline and the budgets. But
+//! [`Process`] values to [`judge()`], which applies suppressions, the baseline and the budgets. But
 //! for the reading of logs all of this is pure: no files, no clock, no printing.
 //!
 //! The rule that decides every doubt: *clean* is said only when every process was judged and
