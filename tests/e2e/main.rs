@@ -4,7 +4,6 @@
 //! `tests/programs`.
 #![deny(unsafe_code)]
 
-#[allow(dead_code, unused_imports)]
 mod support;
 
 /// `memspy check`: verdict, exit codes, suppressions, baselines, budgets, report formats.

@@ -6,7 +6,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};
 
 use crate::support::{
-    Finished, Log, TestDir, clean, finish, finish_with_input, memspy, preloaded, repository,
+    Finished, Log, TestDir, address, clean, finish, finish_with_input, memspy, preloaded,
+    repository,
 };
 
 /// `memspy run -q -o DIR -- …` with the directory inside `dir`.
@@ -554,6 +555,38 @@ fn preloaded_by_hand_the_log_appears_here_and_nothing_else_does() {
         names[1].starts_with("memspy.cat.") && names[1].ends_with(".jsonl"),
         "{names:?}"
     );
+}
+
+#[test]
+fn the_log_of_cat_names_the_call_behind_the_mapping_that_strace_shows() {
+    for dir in [TestDir::new(), TestDir::on_tmpfs()] {
+        let file = dir.write("file", "some text\n");
+        finish(preloaded("cat", &dir).arg(&file)).success();
+        let log = Log::only_in(&dir);
+        let buffer = log.only("aligned_alloc", Some(131_072));
+        assert_eq!(buffer["align"], 4096);
+        let mapped = log.only("mmap", None);
+        assert_eq!(
+            (&mapped["via"], &mapped["size"]),
+            (&"aligned_alloc".into(), &139_264.into())
+        );
+        let start = address(&mapped["addr"]);
+        assert!(
+            (start..start + 139_264).contains(&address(&buffer["ptr"])),
+            "{mapped} {buffer}"
+        );
+        // The witness: the same number of calls with the same length, strace's only.
+        let trace = dir.join("trace");
+        let mut strace = clean("strace");
+        strace
+            .args(["-e", "trace=mmap", "-o"])
+            .arg(&trace)
+            .arg("cat")
+            .arg(&file);
+        finish(&mut strace).success();
+        let trace = fs::read_to_string(&trace).expect("strace wrote its trace");
+        assert_eq!(trace.matches("mmap(NULL, 139264, ").count(), 1, "{trace}");
+    }
 }
 
 #[test]
