@@ -30,7 +30,7 @@ const WORDS: usize = 16;
 const WAYS: u32 = 4;
 /// Entries of a thread's first table, and of its last.
 const SMALLEST: usize = 256;
-const LARGEST: usize = 8192;
+const LARGEST: usize = 4096;
 
 /// Set in `flags`: the frames depend on the first one's frame pointer.
 const NEEDS_BP: u32 = 1;
