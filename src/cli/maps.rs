@@ -19,7 +19,8 @@ use crate::terminal::say;
 /// Show the address space of a process, each range with what it is.
 ///
 /// A range is a run of pages with the same permissions that one call made. In memory: resident at the last snapshot
-/// before the moment. Handed out: bytes that the program had asked malloc for and not freed.
+/// before the moment. Handed out: bytes that the program had asked malloc for and not freed. What libc, the loader and
+/// the kernel map without a call that memspy sees is shown from the next snapshot on.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:

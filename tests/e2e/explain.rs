@@ -63,7 +63,8 @@ fn each_rule_of_malloc_is_recognised() {
         ("mmap", "at_threshold"),
         ("munmap", "freed_and_raised_threshold"),
         ("mmap", "at_threshold"),
-        ("munmap", "realloc_left"),
+        ("mremap", "realloc_resized"),
+        ("munmap", "freed"),
     ];
     assert_eq!(reasons[..expected.len()], expected, "{reasons:?}");
     let rest = &reasons[expected.len()..];

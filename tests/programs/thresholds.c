@@ -21,7 +21,7 @@ int main(void) {
     free(aligned);
     free(heap);
     void *huge = used(malloc(3000001), 3000001);
-    huge = realloc(huge, 1001);                       // leaves its mapping
+    huge = realloc(huge, 1001);                       // shrinks its mapping, by mremap too
     free(huge);
     void *top[64];
     for (int i = 0; i < 64; i++)

@@ -26,6 +26,8 @@ pub struct Account {
     pub resident: Option<u64>,
     /// RLIMIT_STACK then.
     pub stack_limit: Option<u64>,
+    /// The thread that took it, the kernel's number.
+    pub tid: u32,
     /// What differs; of the first snapshot nothing, it is the beginning.
     pub differences: Vec<Difference>,
 }
@@ -48,10 +50,9 @@ pub struct Space {
     /// Of each thread with a known one, an address on its stack; the latest last.
     pub stacks: Vec<(u32, Address)>,
     glibc: bool,
-    coming: Option<(Snapshot, Vec<Map>)>,
-    /// Of each thread the number of its last event, and its last release of address space.
-    last_n: FxHashMap<u32, u64>,
-    releases: FxHashMap<u32, (u64, Address, Address)>,
+    coming: Option<(Snapshot, u32, Vec<Map>)>,
+    /// Of each thread (the kernel's number) its last event, if that gave address space back.
+    releases: FxHashMap<u32, (Address, Address)>,
 }
 
 impl Default for Space {
@@ -62,7 +63,6 @@ impl Default for Space {
             stacks: Vec::new(),
             glibc: true,
             coming: None,
-            last_n: FxHashMap::default(),
             releases: FxHashMap::default(),
         }
     }
@@ -82,7 +82,7 @@ impl Visitor for Space {
             What::Alloc(_) | What::Free(_) | What::Realloc(_) => {
                 // Only where a release of this thread may still be under way.
                 if !self.releases.is_empty() {
-                    self.releases.remove(&step.thread);
+                    self.releases.remove(&step.event.tid);
                 }
             }
             _ => self.rare(step, memory),
@@ -93,18 +93,19 @@ impl Visitor for Space {
 impl Space {
     fn rare(&mut self, step: &Step, memory: &Memory) {
         match &step.event.what {
-            What::Snapshot(head) => self.coming = Some(((**head).clone(), Vec::new())),
+            What::Snapshot(head) => {
+                self.coming = Some(((**head).clone(), step.event.tid, Vec::new()));
+            }
             What::Map(map) => self.map(map, step.time, memory),
             What::Thread { thread, sp, .. } if *sp != 0 => self.stacks.push((*thread, *sp)),
             _ => {
-                self.releases.remove(&step.thread);
-                self.last_n.insert(step.thread, step.n);
+                self.releases.remove(&step.event.tid);
                 if let Some((from, to)) = self.layout.apply(step) {
-                    self.resolve(from, to);
+                    self.resolve(step.event.tid, from, to);
                     let release = matches!(step.event.what, What::Munmap(_) | What::Brk(_))
                         || step.half == crate::merge::Half::Release;
                     if release {
-                        self.releases.insert(step.thread, (step.n, from, to));
+                        self.releases.insert(step.event.tid, (from, to));
                     }
                 }
             }
@@ -146,7 +147,7 @@ impl Space {
     }
 
     fn map(&mut self, map: &Map, t: u64, memory: &Memory) {
-        let Some((head, maps)) = &mut self.coming else {
+        let Some((head, _, maps)) = &mut self.coming else {
             return;
         };
         if map.snapshot != head.id {
@@ -154,14 +155,14 @@ impl Space {
         }
         maps.push(map.clone());
         if maps.len() as u64 == head.maps
-            && let Some((head, maps)) = self.coming.take()
+            && let Some((head, tid, maps)) = self.coming.take()
         {
-            self.settle(&head, &maps, t, memory);
+            self.settle(&head, tid, &maps, t, memory);
         }
     }
 
     /// Compares the layout with a snapshot, and makes the snapshot the layout.
-    fn settle(&mut self, head: &Snapshot, maps: &[Map], t: u64, memory: &Memory) {
+    fn settle(&mut self, head: &Snapshot, tid: u32, maps: &[Map], t: u64, memory: &Memory) {
         let first = self.accounts.is_empty();
         let evidence = Evidence {
             memory,
@@ -191,7 +192,8 @@ impl Space {
                 continue;
             }
             let mut cause = evidence.cause(from, piece.map(|(_, piece)| piece), map);
-            if cause == Cause::Unexplained && piece.is_none() && self.being_released(from, to) {
+            if cause == Cause::Unexplained && piece.is_none() && self.being_released(tid, from, to)
+            {
                 cause = Cause::UnderWay;
             }
             match differences.last_mut() {
@@ -222,24 +224,27 @@ impl Space {
             mapped: maps.iter().map(|map| map.to - map.from).sum(),
             resident: maps.iter().map(|map| map.rss).sum(),
             stack_limit: head.stack_limit,
+            tid,
             differences,
         });
     }
 
-    /// Whether the last that another thread did is to give this range back.
-    fn being_released(&self, from: Address, to: Address) -> bool {
-        self.releases.iter().any(|(thread, (n, start, end))| {
-            self.last_n.get(thread) == Some(n) && *start <= from && to <= *end
-        })
+    /// Whether the last that another thread than `tid` did is to give this range back.
+    fn being_released(&self, tid: u32, from: Address, to: Address) -> bool {
+        self.releases
+            .iter()
+            .any(|(thread, (start, end))| *thread != tid && *start <= from && to <= *end)
     }
 
-    /// A call touches a range: if the last snapshot had met it half done, that is explained now.
-    fn resolve(&mut self, from: Address, to: Address) {
+    /// A thread's call touches a range: if the last snapshot, taken by another thread, had met it
+    /// half done, that is explained now.
+    fn resolve(&mut self, tid: u32, from: Address, to: Address) {
         let Some(account) = self.accounts.last_mut() else {
             return;
         };
         for difference in &mut account.differences {
             if difference.cause == Cause::Unexplained
+                && account.tid != tid
                 && from <= difference.from
                 && difference.to <= to
             {

@@ -108,11 +108,29 @@ impl Evidence<'_> {
         expected: Option<&Piece>,
         found: Option<&Map>,
     ) -> Cause {
+        if let Some(piece) = expected
+            && matches!(piece.maker, Maker::Call { .. })
+        {
+            return self.of_called(from, found);
+        }
         let by_found = found.map(|map| self.of_found(from, map));
         match (expected, by_found) {
             (_, Some(cause)) if cause != Cause::Unexplained => cause,
             (Some(piece), _) => self.of_expected(from, piece),
             (None, _) => Cause::Unexplained,
+        }
+    }
+
+    /// The program's and malloc's own mappings go and change by calls that the log has. Only what
+    /// was put in their place may have another cause.
+    fn of_called(&self, from: Address, found: Option<&Map>) -> Cause {
+        match found {
+            Some(map) if map.own || is_memspy(&map.path) => Cause::Memspy,
+            Some(map) if map.inode != 0 && module_at(&self.memory.modules, from).is_some() => {
+                Cause::Loader
+            }
+            _ if !self.glibc => Cause::Allocator,
+            _ => Cause::Unexplained,
         }
     }
 
@@ -174,9 +192,7 @@ impl Evidence<'_> {
         match piece.maker {
             Maker::Arena(_) => return Cause::Arena,
             Maker::Break => return Cause::Break,
-            // The program's and malloc's own mappings go by calls that the log has.
-            Maker::Call { .. } => return Cause::Unexplained,
-            Maker::Start | Maker::Found(_) => {}
+            Maker::Start | Maker::Found(_) | Maker::Call { .. } => {}
         }
         let gone = self
             .memory

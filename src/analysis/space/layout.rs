@@ -5,7 +5,7 @@
 
 use super::perms::Perms;
 use crate::event::{
-    Address, Arena, ArenaChange, Brk, Map, Mmap, Mremap, Range, StackId, Via, What,
+    Address, Arena, ArenaChange, Brk, Errno, Map, Mmap, Mremap, Range, StackId, Via, What,
 };
 use crate::merge::{Half, Step};
 use std::collections::BTreeMap;
@@ -13,6 +13,8 @@ use std::sync::Arc;
 
 /// Bytes that glibc reserves for a heap of a thread arena, aligned to itself (HEAP_MAX_SIZE).
 pub(super) const ARENA_HEAP: u64 = 64 << 20;
+
+const NO_MEMORY: Errno = Errno(libc::ENOMEM as u16);
 
 /// How much of a mapping is in memory, bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -109,8 +111,13 @@ impl Layout {
 
     /// Takes a step of the log; answers the range that it touched.
     pub(super) fn apply(&mut self, step: &Step) -> Option<(Address, Address)> {
-        if step.event.err.is_some() {
-            return None;
+        if let Some(err) = step.event.err {
+            return match &step.event.what {
+                What::Mprotect { range, prot } if err == NO_MEMORY => {
+                    self.protect_up_to_a_gap(range, *prot)
+                }
+                _ => None,
+            };
         }
         match &step.event.what {
             What::Mmap(call) => self.mmap(step, call),
@@ -176,6 +183,22 @@ impl Layout {
             self.pieces.insert(from, Piece { perms, ..piece });
         }
         Some((range.addr, end))
+    }
+
+    /// An mprotect(2) that met a gap has changed the pages before it.
+    fn protect_up_to_a_gap(&mut self, range: &Range, prot: u32) -> Option<(Address, Address)> {
+        let end = self.round(range.addr.saturating_add(range.size));
+        let mut gap = range.addr;
+        while gap < end
+            && let Some((_, piece)) = self.at(gap)
+        {
+            gap = piece.end;
+        }
+        let changed = Range {
+            addr: range.addr,
+            size: gap.min(end) - range.addr,
+        };
+        self.protect(&changed, prot)
     }
 
     fn lift(&mut self, call: &Mremap) -> Option<(Address, Address)> {

@@ -31,3 +31,6 @@ pub use picture::{Call, Held, Picture, Row, Total};
 pub use story::{Asked, Chapter, Reason, Story};
 pub use timeline::{Point, Timeline};
 pub use trace::{End, Life, Touch, Trace};
+
+#[cfg(test)]
+mod tests;

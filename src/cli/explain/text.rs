@@ -115,14 +115,14 @@ fn end(out: &mut String, told: &Told, callers: &Callers) {
     }
     let trim = told.story.trim_threshold();
     let mut text = format!(
-        "At the end the heap segment holds {}, {} of it free at the top. ",
+        "At the end the heap segment holds {}, up to {} of it free at the top. ",
         bytes(heap.held()),
         bytes(heap.top())
     );
     if heap.top() >= trim {
         text.push_str(
-            "That is more than the trim threshold, but only a free that merges a chunk of 64 KiB or more with its \
-             neighbours looks.",
+            "That may be more than the trim threshold, but malloc looks only when a free makes a free chunk of 64 KiB or \
+             more, and small blocks stay in the threads' block caches.",
         );
     } else {
         let _ = write!(

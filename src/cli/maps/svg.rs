@@ -175,7 +175,7 @@ fn range(out: &mut String, y: u64, row: &Row, largest: u64) {
         ),
         _ => format!("{}  {}", row.perms, row.kind.words()),
     };
-    text(out, BARS + BAR_WIDTH + 10, y, "", &shorten(&label, 70));
+    text(out, BARS + BAR_WIDTH + 10, y, "", &shorten(&label, 66));
     let _ = writeln!(out, "</g>");
 }
 
