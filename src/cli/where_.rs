@@ -177,6 +177,7 @@ impl Found {
             );
         };
         let path = match row.path.first() {
+            Some(b'/') if row.inode == 0 => format!(" of {}", printable(&row.path)),
             Some(b'/') => {
                 let at = row.offset + (self.address - row.from);
                 format!(" of {}, byte {at:#x} of the file", printable(&row.path))

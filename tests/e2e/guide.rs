@@ -94,6 +94,8 @@ fn settled(text: &str) -> Vec<String> {
                 words.push("N".to_string());
             } else if let Some((before, _)) = word.split_once("0x") {
                 words.push(format!("{before}0xN"));
+            } else if is_range(word) {
+                words.push("N-N".to_string());
             } else {
                 // Directories of the machine.
                 words.push(match word.rsplit_once('/') {
@@ -105,6 +107,13 @@ fn settled(text: &str) -> Vec<String> {
         words.join(" ")
     };
     text.lines().map(line).collect()
+}
+
+/// Whether a word is two addresses, as /proc/PID/maps has them.
+fn is_range(word: &str) -> bool {
+    let is_address = |text: &str| text.len() >= 8 && text.bytes().all(|b| b.is_ascii_hexdigit());
+    word.split_once('-')
+        .is_some_and(|(from, to)| is_address(from) && is_address(to))
 }
 
 #[test]
