@@ -148,7 +148,7 @@ fn claim(chunk: *mut Chunk, len: usize, align: usize) -> Option<NonNull<u8>> {
     }
 }
 
-/// The allocator of all Rust code in the shim (framehop's module lists): the bump above.
+/// The allocator of all Rust code in the shim: the bump above.
 pub(crate) struct OwnMemory;
 
 // SAFETY: `bump` answers memory that is zeroed, aligned as asked, and never given out twice; what is freed is never used again.

@@ -13,7 +13,7 @@ use memspy_log::tail::{CONTROL_SIZE, HEADER_SIZE, control, header};
 /// Most buffers that an image can have.
 pub(crate) const MAX_SLOTS: usize = 256;
 
-static SLOTS: [Slot; MAX_SLOTS] = [const { Slot::EMPTY }; MAX_SLOTS];
+static SLOTS: [Slot; MAX_SLOTS] = [const { Slot::new() }; MAX_SLOTS];
 /// Slots with a buffer are the first ones of the array.
 static ATTACHED: AtomicUsize = AtomicUsize::new(0);
 static EXTENTS: AtomicUsize = AtomicUsize::new(0);

@@ -75,23 +75,25 @@ pub(crate) struct Slot {
 
 impl Slot {
     /// A slot without a buffer.
-    pub(crate) const EMPTY: Slot = Slot {
-        buffer: AtomicPtr::new(null_mut()),
-        size: AtomicU64::new(0),
-        n: AtomicU64::new(0),
-        t_min: AtomicU64::new(u64::MAX),
-        t_max: AtomicU64::new(0),
-        active: AtomicUsize::new(0),
-        attention: AtomicU32::new(0),
-        in_call: AtomicU32::new(0),
-        tid_text: [const { AtomicU64::new(0) }; 4],
-        tid_text_len: AtomicUsize::new(0),
-        folded: [const { AtomicUsize::new(0) }; 3],
-        owner: AtomicU32::new(0),
-        thread_pointer: AtomicUsize::new(0),
-        stream: AtomicU64::new(0),
-        lost: AtomicU64::new(0),
-    };
+    pub(crate) const fn new() -> Slot {
+        Slot {
+            buffer: AtomicPtr::new(null_mut()),
+            size: AtomicU64::new(0),
+            n: AtomicU64::new(0),
+            t_min: AtomicU64::new(u64::MAX),
+            t_max: AtomicU64::new(0),
+            active: AtomicUsize::new(0),
+            attention: AtomicU32::new(0),
+            in_call: AtomicU32::new(0),
+            tid_text: [const { AtomicU64::new(0) }; 4],
+            tid_text_len: AtomicUsize::new(0),
+            folded: [const { AtomicUsize::new(0) }; 3],
+            owner: AtomicU32::new(0),
+            thread_pointer: AtomicUsize::new(0),
+            stream: AtomicU64::new(0),
+            lost: AtomicU64::new(0),
+        }
+    }
 
     /// Gives the slot its buffer.
     pub(crate) fn attach(&self, buffer: *mut u8, size: usize) {

@@ -293,7 +293,7 @@ fn arguments(args: &[*const c_char]) -> Option<(&'static [u8], bool)> {
     line.raw(b"]");
     let to = line.len();
     line.finish()?;
-    room.get(from..to).map(|argv| (&*argv, cut))
+    room.get(from..to).map(|argv| (argv, cut))
 }
 
 /// The last component of AT_EXECFN, with what does not belong into a file name replaced.
@@ -327,9 +327,7 @@ fn template(log: &CStr) -> Option<&'static CStr> {
         path.push(b"/")?;
     }
     path.push(log.to_bytes())?;
-    if log.is_empty() {
-        path.push(default)?;
-    } else if log.to_bytes().ends_with(b"/") {
+    if log.is_empty() || log.to_bytes().ends_with(b"/") {
         path.push(default)?;
     } else if is_directory(log) {
         path.push(b"/")?;

@@ -206,8 +206,8 @@ pub(super) unsafe extern "C" fn posix_memalign(
         let real: unsafe extern "C" fn(*mut Pointer, usize, usize) -> c_int = transmute(real);
         real(place, align, size)
     };
-    // SAFETY: on success the real function has written there.
     let ptr = if answer == 0 {
+        // SAFETY: on success the real function has written there.
         unsafe { *place as usize }
     } else {
         0
