@@ -144,6 +144,11 @@ fn a_snapshot_in_the_middle_of_another_threads_call_is_explained() {
         munmap(19, 0x1000_0000, 0x1000),
     ];
     let third = [mmap(21, 0x2000_0000, 0x1000, ANONYMOUS)];
+    let by = |lines: &[String], tid: u32| -> Vec<String> {
+        let with_tid = |line: &String| line.replace('}', &format!(",\"tid\":{tid}}}"));
+        lines.iter().map(with_tid).collect()
+    };
+    let (second, third) = (by(&second, 4712), by(&third, 4713));
     let view = view(&[&first, &second, &third], Moment::End);
     let causes: Vec<Cause> = differences(&view).iter().map(|one| one.cause).collect();
     assert_eq!(causes, [Cause::UnderWay, Cause::UnderWay]);
