@@ -11,9 +11,9 @@ def median(results, workload, tool):
 
 
 def added(results, workload, tool):
-    """Wall seconds that a tool adds to the native run; never below 0.1 ms, so that ratios exist."""
+    """Wall seconds that a tool adds to the native run; None when it is lost in the noise (1 % of native)."""
     native, wall = median(results, workload, "native"), median(results, workload, tool)
-    return None if native is None or wall is None else max(wall - native, 0.0001)
+    return None if native is None or wall is None or wall < native * 1.01 else wall - native
 
 
 def geometric_mean(values):
@@ -43,6 +43,19 @@ def wall_table(results, failures, workloads, tools):
             cells.append(failures.get((workload, tool)) or number(wall, 3))
         lines.append(cells)
     return rows(["wall s"] + tools, lines)
+
+
+def processor_table(results, workloads, tools):
+    """Median processor seconds, helpers of the tool included: what a busy machine pays."""
+    lines = []
+    for workload in workloads:
+        cells = [workload]
+        for tool in tools:
+            runs = results.get((workload, tool))
+            spent = statistics.median(run.processor for run in runs) if runs else None
+            cells.append(number(spent, 3))
+        lines.append(cells)
+    return rows(["processor s"] + tools, lines)
 
 
 def peak_table(results, workloads, tools):

@@ -70,7 +70,7 @@ def tools(everything):
         return preload(SHIM, MEMSPY_LOG="{out}/", MEMSPY_STACKS=stacks, MEMSPY_MODE=mode)
 
     def checker(stacks):
-        return wrapper(str(MEMSPY), "check", "-o", "{out}/logs", "--", MEMSPY_STACKS=stacks)
+        return wrapper(str(MEMSPY), "check", "--", MEMSPY_STACKS=stacks)
 
     found = [
         Tool("native", wrapper()),
