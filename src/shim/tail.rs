@@ -94,7 +94,7 @@ fn map_extent(fd: i32, offset: u64, len: usize, over: *mut u8) -> Result<*mut u8
     if offset + len as u64 > sys::rlimit(libc::RLIMIT_FSIZE) {
         return Err(Errno(libc::EFBIG));
     }
-    sys::fallocate(fd, offset, len as u64)?;
+    preallocate(fd, offset, len as u64)?;
     let fixed = if over.is_null() { 0 } else { libc::MAP_FIXED };
     let prot = libc::PROT_READ | libc::PROT_WRITE;
     // SAFETY: a fixed place is an extent of the image that this one replaces, mapped by this function.
@@ -115,6 +115,24 @@ fn map_extent(fd: i32, offset: u64, len: usize, over: *mut u8) -> Result<*mut u8
     // SAFETY: the mapping is ours; a core dump needs no copy of it.
     let _ = unsafe { sys::madvise(at, len, libc::MADV_DONTDUMP) };
     Ok(at)
+}
+
+/// Makes sure that storing into `len` bytes of the file can't fail. Where there is no fallocate (some file systems, some
+/// sandboxes) the bytes are written.
+fn preallocate(fd: i32, offset: u64, len: u64) -> Result<()> {
+    static ZEROS: [u8; 4096] = [0; 4096];
+    match sys::fallocate(fd, offset, len) {
+        Err(Errno(libc::ENOSYS | libc::EOPNOTSUPP | libc::EPERM)) => {}
+        answer => return answer,
+    }
+    let mut done = 0;
+    while done < len {
+        let step = (len - done).min(ZEROS.len() as u64);
+        // SAFETY: the zeros are readable.
+        unsafe { sys::pwrite_all(fd, ZEROS.as_ptr(), step as usize, offset + done)? };
+        done += step;
+    }
+    Ok(())
 }
 
 fn set_extent(page: *mut u8, extent: usize, size: usize, count: usize) {
@@ -223,7 +241,7 @@ pub(crate) fn reopen() -> Result<()> {
         if at.is_null() || len == 0 || copied.is_err() {
             break;
         }
-        copied = sys::fallocate(fd, offset, len);
+        copied = preallocate(fd, offset, len);
         if copied.is_ok() {
             // SAFETY: the extent is mapped for ever.
             copied = unsafe { sys::pwrite_all(fd, at, len as usize, offset) };

@@ -38,26 +38,38 @@ before! {
 }
 
 /// What comes before the real `prctl`; answers its address.
-pub(super) extern "C" fn before_prctl(option: c_int, value: usize) -> usize {
+pub(super) extern "C" fn before_prctl(option: c_int, mode: usize, filter: usize) -> usize {
     if option == libc::PR_SET_SECCOMP {
-        sandbox(value == libc::SECCOMP_MODE_STRICT as usize);
+        before_seccomp(mode == libc::SECCOMP_MODE_STRICT as usize, filter);
     }
     address(&REAL.prctl)
 }
 
 /// What comes before the real `syscall`; answers its address.
-pub(super) extern "C" fn before_syscall(number: i64, first: usize, second: usize) -> usize {
+pub(super) extern "C" fn before_syscall(
+    number: i64,
+    first: usize,
+    second: usize,
+    third: usize,
+) -> usize {
     const STRICT: usize = libc::SECCOMP_SET_MODE_STRICT as usize;
     const FILTER: usize = libc::SECCOMP_SET_MODE_FILTER as usize;
     match (number, first) {
-        (libc::SYS_seccomp, STRICT) => sandbox(true),
-        (libc::SYS_seccomp, FILTER) => sandbox(false),
+        (libc::SYS_seccomp, STRICT) => before_seccomp(true, 0),
+        (libc::SYS_seccomp, FILTER) => before_seccomp(false, third),
         (libc::SYS_prctl, option) if option as c_int == libc::PR_SET_SECCOMP => {
-            sandbox(second == libc::SECCOMP_MODE_STRICT as usize);
+            before_seccomp(second == libc::SECCOMP_MODE_STRICT as usize, third);
         }
         _ => {}
     }
     address(&REAL.syscall)
+}
+
+/// A call without a filter installs none: libseccomp makes it to see what the kernel can do.
+fn before_seccomp(strict: bool, filter: usize) {
+    if strict || filter != 0 {
+        sandbox(strict);
+    }
 }
 
 /// The address, or that of a function which fails as one that the kernel lacks.
