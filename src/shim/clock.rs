@@ -91,31 +91,34 @@ pub(crate) fn restart() -> u64 {
 }
 
 /// Now, for a call that is about to release memory.
+///
+/// The block may be another thread's, handed over a moment ago: a counter read ahead of that would put the release before
+/// the block's own malloc (seen: by 1 ns, once in a million events of eight threads).
 #[inline(always)]
 pub(crate) fn before() -> u64 {
-    begin_if_new();
-    if TSC.load(Relaxed) {
-        scale(x86_64::tsc())
-    } else {
-        monotonic()
-    }
+    now()
 }
 
 /// Now, for a call that has just acquired memory.
 #[inline(always)]
 pub(crate) fn after() -> u64 {
+    now()
+}
+
+#[inline(always)]
+fn now() -> u64 {
     begin_if_new();
     if !TSC.load(Relaxed) {
         return monotonic();
     }
     scale(if SHARED.load(Relaxed) {
-        x86_64::tsc_after()
+        x86_64::tsc_ordered()
     } else {
         x86_64::tsc()
     })
 }
 
-/// The log has a second thread: from here on a time after a call must not be read before the call's end.
+/// The log has a second thread: from here on no time may be read ahead of what came before it.
 ///
 /// One thread alone is in order with itself, and all that it did before it made the other is over.
 pub(crate) fn share() {

@@ -61,9 +61,9 @@ pub(crate) fn tsc() -> u64 {
     unsafe { core::arch::x86_64::_rdtsc() }
 }
 
-/// The time stamp counter, read after everything before it is done (an acquire).
+/// The time stamp counter, read after everything before it is done.
 #[inline(always)]
-pub(crate) fn tsc_after() -> u64 {
+pub(crate) fn tsc_ordered() -> u64 {
     // SAFETY: as in `tsc`; lfence waits for the loads before it.
     unsafe {
         core::arch::x86_64::_mm_lfence();

@@ -344,8 +344,9 @@ pub(super) unsafe extern "C" fn realloc(
     // SAFETY: the address is the real function's, whose type this is.
     let real: unsafe extern "C" fn(Pointer, usize) -> Pointer = unsafe { transmute(real) };
     let folded = thread::peek().is_some_and(|slot| slot.unfold(old as usize, size));
-    // glibc's reallocarray jumps to realloc: the return address is then the one of our own call of it.
-    if folded && (crate::start::is_own_code(caller.ip) || crate::start::is_libc_code(caller.ip)) {
+    // glibc's reallocarray jumps to realloc: the return address is then the one of our own call of it, and nothing else
+    // of ours leads here. That holds for threads without a slot, too.
+    if crate::start::is_own_code(caller.ip) || folded && crate::start::is_libc_code(caller.ip) {
         // SAFETY: the caller's arguments; the event is reallocarray's.
         return unsafe { real(old, size) };
     }
