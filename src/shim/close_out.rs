@@ -67,11 +67,8 @@ fn close(how: &str, exec: bool, caller: Caller) {
     let _ = sys::membarrier(PRIVATE_EXPEDITED);
     let me = sys::gettid() as u32;
     let mut all = true;
-    for slot in pool::slots()
-        .iter()
-        .filter(|slot| slot.owner.load(Acquire) != 0)
-    {
-        let mine = slot.owner.load(Relaxed) == me;
+    for slot in pool::slots().iter().filter(|slot| slot.owner().tid() != 0) {
+        let mine = slot.owner().tid() == me;
         all &= take_out(slot, if mine { Reach::All } else { reach_of(slot) });
     }
     if write_end(how).is_ok() && all && sys::unlink(image::tail_path()).is_ok() {
@@ -85,7 +82,7 @@ fn close(how: &str, exec: bool, caller: Caller) {
 
 /// A dead thread's buffer can be written whole; a live thread may be in the middle of a line.
 fn reach_of(slot: &Slot) -> Reach {
-    let tid = slot.owner.load(Relaxed) as i32;
+    let tid = slot.owner().tid() as i32;
     match sys::tgkill(image::pid(), tid, 0) {
         Err(sys::Errno(libc::ESRCH)) => Reach::Last,
         _ => Reach::Committed,
@@ -132,10 +129,7 @@ fn write_end(how: &str) -> sys::Result<()> {
         line.open(const { &key("open") });
         // This line is the last event of stream 0.
         put_stream(line, b"[", (0, record::aside_n() + 1));
-        for slot in pool::slots()
-            .iter()
-            .filter(|slot| slot.owner.load(Acquire) != 0)
-        {
+        for slot in pool::slots().iter().filter(|slot| slot.owner().tid() != 0) {
             put_stream(line, b",", (slot.stream.load(Relaxed), slot.n()));
         }
         line.raw(b"]");
@@ -207,11 +201,8 @@ pub(crate) fn sandbox(strict: bool) {
     }
     let mask = sys::block_signals();
     let me = sys::gettid() as u32;
-    for slot in pool::slots()
-        .iter()
-        .filter(|slot| slot.owner.load(Acquire) != 0)
-    {
-        let mine = slot.owner.load(Relaxed) == me;
+    for slot in pool::slots().iter().filter(|slot| slot.owner().tid() != 0) {
+        let mine = slot.owner().tid() == me;
         let _ = flush::flush(slot, if mine { Reach::All } else { Reach::Committed });
     }
     sys::restore_signals(mask);

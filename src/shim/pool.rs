@@ -5,7 +5,7 @@
 //! knows; a new one. The dead owner's lines are flushed first. Callers have signals blocked.
 
 use crate::flush::{self, Reach};
-use crate::slot::{RETIRED, Slot};
+use crate::slot::{Owner, RETIRED, Slot};
 use crate::{clock, image, sys, tail, x86_64};
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering::*};
 use memspy_log::tail::{CONTROL_SIZE, HEADER_SIZE, control, header};
@@ -39,8 +39,7 @@ pub(crate) fn start(first: *mut u8, limit: usize) {
     LIMIT.store(limit, Relaxed);
     STREAMS.store(0, Relaxed);
     for (i, slot) in SLOTS.iter().enumerate() {
-        slot.owner.store(0, Relaxed);
-        slot.thread_pointer.store(0, Relaxed);
+        slot.disown();
         if i < tail::FIRST_COUNT {
             // SAFETY: the first extent has FIRST_COUNT buffers of FIRST_SIZE bytes.
             slot.attach(unsafe { first.add(i * tail::FIRST_SIZE) }, tail::FIRST_SIZE);
@@ -81,7 +80,7 @@ pub(crate) fn take_first(tid: u32) -> Option<&'static Slot> {
 /// Finds another buffer for a thread that has one with an unfinished line, and begins a stream in it.
 pub(crate) fn take_another(tid: u32) -> Option<&'static Slot> {
     let drained = slots().iter().find(|slot| {
-        slot.owner.load(Relaxed) == tid
+        slot.owner().tid() == tid
             && slot.attention() == RETIRED
             && slot.field(header::TOP).load(Relaxed) == HEADER_SIZE as u64
     });
@@ -104,21 +103,20 @@ pub(crate) fn enlarge(from: &Slot) -> Option<&'static Slot> {
         tail::LATER_SIZE.. => tail::BUSY_SIZE,
         _ => tail::LATER_SIZE,
     };
-    let tid = from.owner.load(Relaxed);
+    let tid = from.owner().tid();
+    let pointer = x86_64::thread_pointer();
     let slot = slots()
         .iter()
-        .find(|slot| slot.size() as usize >= larger && free(slot, 0, tid))
+        .find(|slot| slot.size() as usize >= larger && take_free(slot, tid, pointer))
         .or_else(|| grow(tid, larger, 1))?;
-    slot.thread_pointer.store(x86_64::thread_pointer(), Relaxed);
     slot.begin(
         from.stream.load(Relaxed),
         tid,
         image::pid() as u32,
         from.n(),
     );
-    from.field(memspy_log::tail::header::THREAD)
-        .store(0, Release);
-    from.owner.store(0, Release);
+    from.field(header::THREAD).store(0, Release);
+    from.notify(RETIRED);
     Some(slot)
 }
 
@@ -126,50 +124,44 @@ pub(crate) fn enlarge(from: &Slot) -> Option<&'static Slot> {
 fn claim(tid: u32, first: bool) -> Option<&'static Slot> {
     let pointer = x86_64::thread_pointer();
     let dead = if first { own_dead(tid, pointer) } else { None };
-    let slot = dead
-        .or_else(|| slots().iter().find(|slot| free(slot, 0, tid)))
-        .or_else(|| other_dead(tid))
-        .or_else(|| grow(tid, tail::LATER_SIZE, later_count()))?;
-    slot.thread_pointer.store(pointer, Relaxed);
-    Some(slot)
+    dead.or_else(|| slots().iter().find(|slot| take_free(slot, tid, pointer)))
+        .or_else(|| other_dead(tid, pointer))
+        .or_else(|| grow(tid, tail::LATER_SIZE, later_count()))
 }
 
-fn free(slot: &Slot, owner: u32, tid: u32) -> bool {
-    slot.owner
-        .compare_exchange(owner, tid, AcqRel, Relaxed)
-        .is_ok()
+fn take_free(slot: &Slot, tid: u32, pointer: usize) -> bool {
+    let owner = slot.owner();
+    owner.tid() == 0 && slot.claim(owner, tid, pointer)
 }
 
 /// A buffer that an earlier thread with our id or our thread pointer left.
 fn own_dead(tid: u32, pointer: usize) -> Option<&'static Slot> {
     slots().iter().find(|slot| {
-        let owner = slot.owner.load(Acquire);
-        let same = owner == tid || slot.thread_pointer.load(Relaxed) == pointer;
-        owner != 0 && same && inherit(slot, owner, tid)
+        let owner = slot.owner();
+        slot.was_of(owner, tid, pointer) && inherit(slot, owner, tid, pointer)
     })
 }
 
 /// A buffer whose owner the kernel no longer knows.
-fn other_dead(tid: u32) -> Option<&'static Slot> {
+fn other_dead(tid: u32, pointer: usize) -> Option<&'static Slot> {
     slots().iter().find(|slot| {
-        let owner = slot.owner.load(Acquire);
-        let gone = owner != 0
-            && !image::sandboxed()
-            && sys::tgkill(image::pid(), owner as i32, 0) == Err(sys::Errno(libc::ESRCH));
-        gone && inherit(slot, owner, tid)
+        let owner = slot.owner();
+        let gone = owner.tid() != 0
+            && sys::tgkill(image::pid(), owner.tid() as i32, 0) == Err(sys::Errno(libc::ESRCH));
+        gone && inherit(slot, owner, tid, pointer)
     })
 }
 
 /// Takes a dead thread's buffer over, after its lines are in the log.
-fn inherit(slot: &Slot, owner: u32, tid: u32) -> bool {
-    if owner != tid && !free(slot, owner, tid) {
+fn inherit(slot: &Slot, owner: Owner, tid: u32, pointer: usize) -> bool {
+    if !slot.claim(owner, tid, pointer) {
         return false;
     }
     if flush::flush(slot, Reach::Last) == Ok(true) {
         return true;
     }
     // Left to its dead owner: the end, or a reader, will find the lines.
-    slot.owner.store(owner, Release);
+    slot.claim(slot.owner(), owner.tid(), 0);
     false
 }
 
@@ -207,7 +199,7 @@ fn attach(tid: u32, size: usize, count: usize) -> Option<&'static Slot> {
         slot.attach(unsafe { at.add(i * size) }, size);
     }
     let first = fresh.first()?;
-    first.owner.store(tid, Relaxed);
+    first.claim(first.owner(), tid, x86_64::thread_pointer());
     EXTENTS.store(extent + 1, Relaxed);
     TAIL_LENGTH.store(offset + (count * size) as u64, Relaxed);
     ATTACHED.store(attached + count, Release);

@@ -27,6 +27,20 @@ pub(crate) const DIRECT: u32 = 1;
 /// The thread has moved to another buffer; an interrupted line may still be finished here.
 pub(crate) const RETIRED: u32 = 2;
 
+/// In an owner word: the owner's thread pointer is not there yet.
+const CLAIMING: u64 = 1 << 32;
+
+/// Who owns a slot, at one moment. A later claim makes another word, also by a thread of the same id.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Owner(u64);
+
+impl Owner {
+    /// The thread's id, 0: nobody.
+    pub(crate) fn tid(self) -> u32 {
+        self.0 as u32
+    }
+}
+
 /// What a line's formatting ended with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Committed {
@@ -63,10 +77,10 @@ pub(crate) struct Slot {
     tid_text_len: AtomicUsize,
     /// The reallocarray call under way: its pointer, its size in bytes, and 1 while there is one.
     folded: [AtomicUsize; 3],
-    /// Thread id of the owner, 0: free.
-    pub(crate) owner: AtomicU32,
+    /// Thread id of the owner in the low half, 0: free; [`CLAIMING`]; above it the number of claims.
+    owner: AtomicU64,
     /// Thread pointer of the owner.
-    pub(crate) thread_pointer: AtomicUsize,
+    thread_pointer: AtomicUsize,
     /// The stream: the thread's number in the log.
     pub(crate) stream: AtomicU64,
     /// Events lost since the last flush.
@@ -88,11 +102,43 @@ impl Slot {
             tid_text: [const { AtomicU64::new(0) }; 4],
             tid_text_len: AtomicUsize::new(0),
             folded: [const { AtomicUsize::new(0) }; 3],
-            owner: AtomicU32::new(0),
+            owner: AtomicU64::new(0),
             thread_pointer: AtomicUsize::new(0),
             stream: AtomicU64::new(0),
             lost: AtomicU64::new(0),
         }
+    }
+
+    /// Who owns the slot.
+    pub(crate) fn owner(&self) -> Owner {
+        Owner(self.owner.load(Acquire))
+    }
+
+    /// Whether the owner has, or had, this id or this thread pointer.
+    pub(crate) fn was_of(&self, owner: Owner, tid: u32, pointer: usize) -> bool {
+        let settled = owner.tid() != 0 && owner.0 & CLAIMING == 0;
+        settled && (owner.tid() == tid || self.thread_pointer.load(Relaxed) == pointer)
+    }
+
+    /// Makes the calling thread the owner, unless the owner has changed since `from` was read.
+    pub(crate) fn claim(&self, from: Owner, tid: u32, pointer: usize) -> bool {
+        let claims = (from.0 & !(CLAIMING | u64::from(u32::MAX))).wrapping_add(CLAIMING << 1);
+        let owner = claims | u64::from(tid);
+        let claimed = self
+            .owner
+            .compare_exchange(from.0, owner | CLAIMING, AcqRel, Relaxed)
+            .is_ok();
+        if claimed {
+            self.thread_pointer.store(pointer, Relaxed);
+            self.owner.store(owner, Release);
+        }
+        claimed
+    }
+
+    /// Nobody owns the slot any more, or not yet. Only where no other thread can claim it.
+    pub(crate) fn disown(&self) {
+        self.thread_pointer.store(0, Relaxed);
+        self.owner.store(0, Release);
     }
 
     /// Gives the slot its buffer.
