@@ -151,7 +151,6 @@ equal_to_valgrind! {
     stacks_of_ended_threads_are_no_roots "leak_threads_joined.c";
     stacks_and_registers_of_live_threads_are_roots "leak_threads_alive.c";
     exit_by_another_thread_leaves_the_first_ones_frames "leak_thread_exits.c";
-    heaps_of_thread_arenas_are_no_roots "leak_thread_arena.c";
     memory_around_a_stack_of_the_programs_own_is_a_root "leak_own_stack.c";
     exit_handlers_and_destructors_come_before_the_verdict "leak_atexit.c";
     untouched_pages_of_huge_memory_are_no_trouble "leak_sparse.c";
@@ -162,6 +161,24 @@ equal_to_valgrind! {
     an_old_string_is_held_by_its_characters "leak_old_string.cpp";
     destructors_of_globals_come_before_the_verdict "leak_globals.cpp";
     frames_of_a_coroutine_are_found_through_its_stack "leak_coroutine.c";
+}
+
+/// Ninety megabytes are so much that some word of the program points into them by chance, in the one layout or in the
+/// other: of the lost blocks one may count as possible.
+#[test]
+fn heaps_of_thread_arenas_are_no_roots() {
+    for program in variants("leak_thread_arena.c") {
+        let truth = summary(&finish(valgrind().arg(&program)));
+        let (kinds, _) = in_leak_mode(&[program.as_os_str()]);
+        let lost = |kinds: &Kinds| {
+            let of = |kind| kinds.get(kind).copied().unwrap_or_default();
+            let (definite, possible): ((u64, u64), (u64, u64)) = (of("definite"), of("possible"));
+            (definite.0 + possible.0, definite.1 + possible.1)
+        };
+        assert_eq!(lost(&kinds), lost(&truth));
+        assert_eq!(kinds["reachable"], truth["reachable"]);
+        assert!(kinds["definite"].0 >= 599, "{kinds:?}");
+    }
 }
 
 #[test]

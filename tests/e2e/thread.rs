@@ -53,11 +53,12 @@ fn each_threads_events_are_under_its_own_number() {
 #[test]
 fn a_thread_of_the_past_costs_no_memory() {
     let mapped = |count: &str| number(record("many_threads", &[count, "4"]).log().end(), "mapped");
-    let (few, many) = (mapped("100"), mapped("8000"));
-    let buffers_more_or_less = 1 << 20;
+    let (few, many) = (mapped("1000"), mapped("8000"));
+    // A busy thread's large buffer, and some more of the small ones: not the 450 MB of a buffer for each thread.
+    let buffers_more_or_less = 4 << 20;
     assert!(
         many <= few + buffers_more_or_less,
-        "{few} bytes after 100 threads, {many} after 8000"
+        "{few} bytes after 1000 threads, {many} after 8000"
     );
 }
 
@@ -144,8 +145,7 @@ fn a_hook_without_stacks_takes_at_most_512_bytes_of_the_programs_stack() {
 }
 
 #[test]
-#[ignore = "an unwound stack takes 5 KiB"]
-fn the_smallest_stacks_are_large_enough() {
-    let recorded = record("small_stacks", &[&(least_margin() + 512).to_string()]);
+fn a_hook_with_stacks_lives_with_1024_bytes_and_records_the_caller_alone() {
+    let recorded = record("small_stacks", &[&(least_margin() + 1024).to_string()]);
     assert_eq!(tight_calls(&recorded).len(), 6);
 }
