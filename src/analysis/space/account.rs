@@ -33,6 +33,25 @@ pub struct Account {
 }
 
 impl Account {
+    /// How many ranges and how many bytes each cause accounts for, in the order in which the causes first occur.
+    pub fn by_cause(&self) -> Vec<(Cause, usize, u64)> {
+        let mut totals: Vec<(Cause, usize, u64)> = Vec::new();
+        for difference in &self.differences {
+            let at = totals
+                .iter()
+                .position(|(cause, ..)| *cause == difference.cause)
+                .unwrap_or_else(|| {
+                    totals.push((difference.cause, 0, 0));
+                    totals.len() - 1
+                });
+            if let Some((_, ranges, bytes)) = totals.get_mut(at) {
+                *ranges += 1;
+                *bytes += difference.to - difference.from;
+            }
+        }
+        totals
+    }
+
     /// The differences that nobody can explain.
     pub fn unexplained(&self) -> impl Iterator<Item = &Difference> {
         let unexplained = |difference: &&Difference| difference.cause == Cause::Unexplained;

@@ -149,12 +149,8 @@ fn end(out: &mut String, told: &Told, callers: &Callers) {
 
 /// What changed without a call that can be seen.
 fn unseen(out: &mut String, account: &Account) {
-    let mut causes: Vec<Cause> = Vec::new();
-    for difference in &account.differences {
-        if difference.cause != Cause::Memspy && !causes.contains(&difference.cause) {
-            causes.push(difference.cause);
-        }
-    }
+    let mut causes = account.by_cause();
+    causes.retain(|(cause, ..)| *cause != Cause::Memspy);
     if causes.is_empty() {
         return;
     }
@@ -166,17 +162,10 @@ fn unseen(out: &mut String, account: &Account) {
             time(account.t)
         ),
     );
-    for cause in causes {
-        let of_cause = account.differences.iter().filter(|one| one.cause == cause);
-        let size: u64 = of_cause.clone().map(|one| one.to - one.from).sum();
+    for (cause, ranges, size) in causes {
         line(
             out,
-            format_args!(
-                "   {}: {} in {} ranges",
-                cause.words(),
-                bytes(size),
-                of_cause.count()
-            ),
+            format_args!("   {}: {} in {ranges} ranges", cause.words(), bytes(size)),
         );
     }
 }

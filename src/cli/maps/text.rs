@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use memspy_analysis::printable;
-use memspy_analysis::space::{Account, Cause, Fragments, Kind, Perms, Picture, Row, View};
+use memspy_analysis::space::{Account, Fragments, Kind, Perms, Picture, Row, View};
 
 use super::{Args, moment_words};
 use crate::amount::{bytes, count};
@@ -255,23 +255,10 @@ fn accounts(out: &mut String, accounts: &[Account]) {
                 account.differences.len(),
             ),
         );
-        let mut causes: Vec<Cause> = Vec::new();
-        for difference in &account.differences {
-            if !causes.contains(&difference.cause) {
-                causes.push(difference.cause);
-            }
-        }
-        for cause in causes {
-            let of_cause = account.differences.iter().filter(|one| one.cause == cause);
-            let size: u64 = of_cause.clone().map(|one| one.to - one.from).sum();
+        for (cause, ranges, size) in account.by_cause() {
             line(
                 out,
-                format_args!(
-                    "  {:>4} {:>10}  {}",
-                    of_cause.count(),
-                    bytes(size),
-                    cause.words()
-                ),
+                format_args!("  {ranges:>4} {:>10}  {}", bytes(size), cause.words()),
             );
         }
         for difference in account.unexplained() {
