@@ -116,7 +116,13 @@ impl Space {
                 self.coming = Some(((**head).clone(), step.event.tid, Vec::new()));
             }
             What::Map(map) => self.map(map, step.time, memory),
-            What::Thread { thread, sp, .. } if *sp != 0 => self.stacks.push((*thread, *sp)),
+            What::Thread { thread, sp, .. } if *sp != 0 => {
+                self.stacks.push((*thread, *sp));
+                // pthread_create(3) makes a stack without access, and readable after that.
+                if let Some((from, to)) = self.layout.found_without_access(*sp) {
+                    self.resolve(step.event.tid, from, to);
+                }
+            }
             _ => {
                 self.releases.remove(&step.event.tid);
                 if let Some((from, to)) = self.layout.apply(step) {
@@ -255,21 +261,36 @@ impl Space {
             .any(|(thread, (start, end))| *thread != tid && *start <= from && to <= *end)
     }
 
-    /// A thread's call touches a range: if the last snapshot, taken by another thread, had met it
-    /// half done, that is explained now.
+    /// A thread touches a range: what the last snapshot, taken by another thread, had met there half done is explained
+    /// now. The kernel merges neighbours, so that one difference may be of several calls.
     fn resolve(&mut self, tid: u32, from: Address, to: Address) {
         let Some(account) = self.accounts.last_mut() else {
             return;
         };
-        for difference in &mut account.differences {
-            if difference.cause == Cause::Unexplained
-                && account.tid != tid
-                && from <= difference.from
-                && difference.to <= to
-            {
-                difference.cause = Cause::UnderWay;
-            }
+        if account.tid == tid || account.unexplained().next().is_none() {
+            return;
         }
+        let parts = |difference: Difference| {
+            let (start, end) = (difference.from.max(from), difference.to.min(to));
+            let part = |from, to, cause| Difference {
+                from,
+                to,
+                cause,
+                ..difference
+            };
+            let parts = if difference.cause == Cause::Unexplained && start < end {
+                [
+                    part(difference.from, start, Cause::Unexplained),
+                    part(start, end, Cause::UnderWay),
+                    part(end, difference.to, Cause::Unexplained),
+                ]
+            } else {
+                let none = part(difference.to, difference.to, difference.cause);
+                [difference, none, none]
+            };
+            parts.into_iter().filter(|part| part.from < part.to)
+        };
+        account.differences = account.differences.drain(..).flat_map(parts).collect();
     }
 }
 

@@ -7,7 +7,7 @@ use crate::event::{Address, Map};
 use crate::model::{Memory, Modules};
 
 /// A range in which a snapshot and the calls before it differ.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Difference {
     /// First byte.
     pub from: Address,

@@ -281,7 +281,8 @@ impl Layout {
             .filter(|(_, piece)| piece.maker == Maker::Arena(arena.base) && piece.perms.write)
             .map_or(0, |(from, piece)| piece.end - from);
         let split = arena.base + self.round(arena.size).max(writable).min(ARENA_HEAP);
-        self.cut(arena.base, end);
+        let (start, stop) = self.reserve(arena.base);
+        self.cut(start, stop);
         let mut piece = heap_piece(split, Maker::Arena(arena.base));
         piece.path = Arc::default();
         self.pieces.insert(arena.base, piece.clone());
@@ -290,7 +291,27 @@ impl Layout {
             piece.perms = Perms::default();
             self.pieces.insert(split, piece);
         }
-        Some((arena.base, end))
+        Some((start, stop))
+    }
+
+    /// The range of a new arena heap, with what a snapshot saw of its making: to get an aligned heap, malloc reserves
+    /// twice its size without access, and gives back what lies before and behind it.
+    fn reserve(&self, base: Address) -> (Address, Address) {
+        let end = base.saturating_add(ARENA_HEAP);
+        match self.found_without_access(base) {
+            Some((from, to)) => {
+                let from = from.max(base.saturating_sub(ARENA_HEAP));
+                (from, to.clamp(end, from.saturating_add(2 * ARENA_HEAP)))
+            }
+            None => (base, end),
+        }
+    }
+
+    /// The range around an address that a snapshot found, without access and not known from any call.
+    pub(super) fn found_without_access(&self, address: Address) -> Option<(Address, Address)> {
+        let (from, piece) = self.at(address)?;
+        let unknown = matches!(piece.maker, Maker::Found(_)) && !piece.file && !piece.own;
+        (unknown && piece.perms == Perms::default()).then_some((from, piece.end))
     }
 
     /// Takes a range out and answers what was in it; pieces that reach beyond it keep the rest.

@@ -155,6 +155,48 @@ fn a_snapshot_in_the_middle_of_another_threads_call_is_explained() {
 }
 
 #[test]
+fn an_arena_and_a_stack_that_a_snapshot_meets_in_the_making_are_explained() {
+    let mut first = snapshot(1, 1, &[]);
+    let found = [
+        // Twice a heap's size, as malloc reserves it for an aligned one, and in one with it (the kernel merges them)
+        // a stack that pthread_create has not made readable yet.
+        "7f0c51600000-7f0c59e01000 ---p 0 0",
+        // Nobody's.
+        "7f0d00000000-7f0d00001000 ---p 0 0",
+    ];
+    first.extend(snapshot(20, 2, &found));
+    let thread = |t: u64, thread: u32, sp: &str| {
+        format!(
+            "{{\"op\":\"thread\",\"t\":{t},\"thread\":{thread},\"name\":\"a\",\"sp\":\"{sp}\",\"tid\":{}}}",
+            4710 + thread
+        )
+    };
+    let second = [
+        thread(10, 2, "0x7f0c40000f00"),
+        "{\"op\":\"arena\",\"t\":21,\"base\":\"0x7f0c54000000\",\"size\":135168,\"change\":\"made\",\
+         \"arena\":\"0x7f0c54000030\",\"via\":\"malloc\",\"tid\":4712}"
+            .to_string(),
+    ];
+    let third = [thread(30, 3, "0x7f0c59e00f00")];
+    let view = view(&[&first, &second, &third], Moment::End);
+    let causes: Vec<_> = differences(&view)
+        .iter()
+        .map(|one| (one.from, one.cause))
+        .collect();
+    assert_eq!(
+        causes,
+        [
+            (0x7f0c_5160_0000, Cause::UnderWay),
+            (0x7f0c_5960_0000, Cause::UnderWay),
+            (0x7f0d_0000_0000, Cause::Unexplained),
+        ]
+    );
+    // What malloc gave back is not there any more.
+    let row = view.picture.at(0x7f0c_5200_0000);
+    assert_eq!(row.map(|row| row.kind), None);
+}
+
+#[test]
 fn a_guard_below_makes_a_stack_and_an_address_on_it_names_the_thread() {
     let mut lines = snapshot(1, 1, &[]);
     lines.push(
