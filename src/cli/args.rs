@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::{
-    check, completions, doctor, events, exit, explain, export, flamegraph, leaks, man, maps,
+    check, completions, diff, doctor, events, exit, explain, export, flamegraph, leaks, man, maps,
     recover, run, shim_file, sites, summary, symbol_worker, timeline, where_,
 };
 
@@ -33,6 +33,7 @@ pub(crate) enum Command {
     Events(events::Args),
     Recover(recover::Args),
     Sites(sites::Args),
+    Diff(diff::Args),
     Maps(maps::Args),
     Explain(explain::Args),
     Where(where_::Args),

@@ -9,6 +9,7 @@ mod callers;
 mod check;
 mod colour;
 mod completions;
+mod diff;
 mod doctor;
 mod drawing;
 mod events;
@@ -62,6 +63,7 @@ fn main() -> ExitCode {
         Command::Events(args) => events::run(args),
         Command::Recover(args) => recover::run(&args),
         Command::Sites(args) => sites::run(&args),
+        Command::Diff(args) => diff::run(&args),
         Command::Maps(args) => maps::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Where(args) => where_::run(&args),

@@ -18,6 +18,7 @@ use crate::naming::{NameOptions, Naming};
 use crate::site_logs::SiteLogs;
 use crate::terminal::say;
 
+pub(crate) use group::name as asker_name;
 use report::Report;
 pub(crate) use top::{TopSite, text as top_text, top};
 
@@ -107,7 +108,8 @@ pub(crate) enum Sort {
 }
 
 impl Sort {
-    fn of(self, figures: &Figures) -> u64 {
+    /// The figure of a site that the order goes by.
+    pub(crate) fn of(self, figures: &Figures) -> u64 {
         match self {
             Sort::Bytes => figures.bytes,
             Sort::Count => figures.blocks,

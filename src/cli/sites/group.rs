@@ -37,7 +37,8 @@ pub(crate) fn groups(sites: &Sites, naming: &Naming, by: By, skip: &[String]) ->
     groups.into_values().collect()
 }
 
-fn name(sites: &Sites, site: &Site, naming: &Naming, by: By, skip: &[String]) -> String {
+/// What asked at a site, safe to print: the function, file or module; without a stack the call.
+pub(crate) fn name(sites: &Sites, site: &Site, naming: &Naming, by: By, skip: &[String]) -> String {
     let Some((place, frame)) = asker(sites, site, naming, skip) else {
         return site
             .call
