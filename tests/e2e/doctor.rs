@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-use crate::support::{Finished, TestDir, clean, finish, memspy};
+use crate::support::{Finished, TestDir, clean, compile, finish, memspy};
 
 fn doctor(program: impl AsRef<std::ffi::OsStr>) -> Finished {
     finish(memspy().args(["doctor", "--json", "--"]).arg(program))
@@ -89,21 +89,7 @@ fn doctor_and_run_refuse_the_same_programs_with_the_same_words() {
 
 #[test]
 fn a_program_with_its_own_malloc_can_be_recorded_with_a_warning() {
-    let dir = TestDir::new();
-    let source = dir.write(
-        "own.c",
-        "#include <stddef.h>\nstatic char pool[4096];\nvoid *malloc(size_t n) { return n < 4096 ? pool : NULL; }\n\
-         void free(void *p) { (void)p; }\nint main(void) { free(malloc(1)); return 0; }\n",
-    );
-    let program = dir.join("own");
-    finish(
-        clean("cc")
-            .arg("-fno-builtin")
-            .arg("-o")
-            .arg(&program)
-            .arg(&source),
-    )
-    .success();
+    let program = compile("own_allocator.c");
     let report = doctor(&program).success().json();
     assert!(
         complaints(&report)

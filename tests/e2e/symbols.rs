@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::support::{TestDir, clean, finish, repository, shim};
+use crate::support::{clean, compile, finish, repository, shim};
 
 /// Words by which a function of libc that deals with memory is recognised.
 const STEMS: [&str; 9] = [
@@ -93,24 +93,13 @@ fn the_library_exports_the_hooks_and_needs_nothing_that_may_be_missing() {
 
 #[test]
 fn a_binary_with_a_malloc_of_its_own_does_not_pass() {
-    let dir = TestDir::new();
-    let source = dir.write(
-        "own.c",
-        "void *malloc(unsigned long n) { return (void *)n; }\nint main(void) { return 0; }\n",
-    );
-    let program = dir.join("own");
-    finish(
-        clean("cc")
-            .arg("-fno-builtin")
-            .arg("-o")
-            .arg(&program)
-            .arg(&source),
-    )
-    .success();
+    let program = compile("own_allocator.c");
     let mut check = clean(repository().join("scripts/check-symbols"));
     let refused = finish(check.arg(shim()).arg(&program)).code(1);
     assert!(
-        refused.stderr().contains("defines hooks: malloc"),
+        refused
+            .stderr()
+            .contains("defines hooks: calloc free malloc realloc"),
         "{refused}"
     );
 }
