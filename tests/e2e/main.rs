@@ -60,5 +60,7 @@ mod startup;
 mod storage;
 /// Many, short, small and late threads.
 mod thread;
+/// `docs/hazards.md` and `docs/torture.md` against the tests and rows that there are.
+mod torture;
 /// What an observer of the host could see.
 mod transparency;
