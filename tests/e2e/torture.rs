@@ -102,7 +102,11 @@ fn every_row_of_the_torture_table_is_a_program_with_a_section_and_a_result() {
     let mut programs = BTreeSet::new();
     for entry in fs::read_dir(repository().join("scripts/torture.d")).expect("it is there") {
         let entry = entry.expect("it can be read");
-        let mode = entry.metadata().expect("it can be read").permissions().mode();
+        let mode = entry
+            .metadata()
+            .expect("it can be read")
+            .permissions()
+            .mode();
         if entry.path().is_file() && mode & 0o111 != 0 {
             programs.insert(entry.file_name().into_string().expect("a plain name"));
         }
@@ -111,9 +115,15 @@ fn every_row_of_the_torture_table_is_a_program_with_a_section_and_a_result() {
         .filter_map(|(_, command)| command.strip_prefix("`scripts/torture "))
         .map(|row| row.trim_end_matches('`').to_owned())
         .collect();
-    assert_eq!(commands, programs, "rows of the table, programs in torture.d");
+    assert_eq!(
+        commands, programs,
+        "rows of the table, programs in torture.d"
+    );
     for row in &programs {
-        assert!(page.contains(&format!("\n## {row}\n")), "{row} has no section");
+        assert!(
+            page.contains(&format!("\n## {row}\n")),
+            "{row} has no section"
+        );
     }
     assert!(!page.contains("| not run |"), "a row was never run");
 }
