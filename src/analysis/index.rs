@@ -298,7 +298,7 @@ impl Builder<'_> {
     }
 
     fn push(&mut self, span: &Block, from: u64, end: u64, damaged: bool) {
-        let len = (end - from).min(MAX_BLOCK) as u32;
+        let len = end.saturating_sub(from).min(MAX_BLOCK) as u32;
         if damaged {
             let path = self.source.path();
             self.index.damage.block(|| {

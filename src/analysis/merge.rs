@@ -350,12 +350,12 @@ impl<'a> Merge<'a> {
                 }
                 Err(why) => self.bad(block, at - start, &why),
             }
-            n += 1;
+            n = n.wrapping_add(1);
             at += len;
         }
-        let whole = n > cut || n - block.n == u64::from(block.events);
+        let found = n.wrapping_sub(block.n);
+        let whole = n > cut || found == u64::from(block.events);
         if !whole && !block.damaged() && !block.loose() {
-            let found = n - block.n;
             let log = self.log;
             self.damage.block(|| {
                 format!(

@@ -589,3 +589,34 @@ fn a_log_of_a_living_process_is_not_recovered() {
     assert!(why.contains("still runs"), "{why}");
     assert!(Log::open(&path).expect("readable").is_running());
 }
+
+#[test]
+fn event_numbers_at_the_end_of_their_range_are_read_and_recovered() {
+    const END: u64 = u64::MAX;
+    let place = Place::new();
+    let mut log = TestLog::new("");
+    log.text.push_str(&block(
+        0,
+        END,
+        &[&malloc(END, 1, 0x10), &free(END, 0x10)],
+        "",
+    ));
+    log.text.push_str(&block(1, 0, &[], ""));
+    let buffers = [END, 0].map(|first_n| TestBuffer {
+        thread: 2,
+        first_n,
+        text: format!("{}\n{}\n", malloc(25, 8, 0x80), free(26, 0x80)).into(),
+        flush: None,
+    });
+    for log_end in [0, log.text.len() as u64, END] {
+        let path = place.write(log.text.as_bytes());
+        let tail = tail(log_end, END, END, &buffers);
+        std::fs::write(place.path("memspy.cat.4711.jsonl.tail"), tail).expect("writable");
+        let (_, outcome) = read(&path);
+        assert!(!outcome.completeness.complete);
+        match recover(&path, true) {
+            Ok(_) => assert!(Log::open(&path).is_ok(), "recovered up to {log_end}"),
+            Err(why) => assert_eq!(log_end, END, "{why}"),
+        }
+    }
+}

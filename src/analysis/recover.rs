@@ -49,7 +49,8 @@ pub fn recover(path: &Path, force: bool) -> Result<Recovered, Error> {
         must_be_its_log(path, &tail, &file)?;
     }
     let log_end = tail.control.log_end;
-    let events = tail.pieces.iter().map(|piece| piece.events).sum();
+    let events = tail.pieces.iter().map(|piece| piece.events);
+    let events = events.fold(0, u64::saturating_add);
     let log = Log::up_to(path, log_end, tail)?;
     let writes = plan(&log)?;
     if !force {
@@ -141,7 +142,7 @@ fn must_be_ours(
         let mut found = vec![0; bytes.len()];
         let mut len = 0;
         while len < found.len() {
-            match file.read_at(&mut found[len..], at + len as u64) {
+            match file.read_at(&mut found[len..], at.saturating_add(len as u64)) {
                 Ok(0) => break,
                 Ok(more) => len += more,
                 Err(why) if why.kind() == io::ErrorKind::Interrupted => {}
@@ -171,7 +172,7 @@ fn plan(log: &Log) -> Result<Vec<(u64, Vec<u8>)>, Error> {
     let mut end = tail.control.log_end;
     let mut append = |bytes: Vec<u8>, writes: &mut Vec<_>| {
         let at = end;
-        end += bytes.len() as u64;
+        end = end.saturating_add(bytes.len() as u64);
         writes.push((at, bytes));
     };
     for piece in &tail.pieces {
@@ -226,7 +227,8 @@ fn last_words(log: &Log, tail: &Tail) -> Result<Vec<u8>, Error> {
         .filter(|block| block.thread != LOOSE)
     {
         let last = numbers.entry(block.thread).or_default();
-        *last = (block.n.saturating_add(u64::from(block.events)) - 1).max(*last);
+        let behind = block.n.saturating_add(u64::from(block.events));
+        *last = behind.saturating_sub(1).max(*last);
         t = block.until.max(t);
     }
     for (thread, n) in &tail.vouched {
@@ -235,7 +237,7 @@ fn last_words(log: &Log, tail: &Tail) -> Result<Vec<u8>, Error> {
     }
     let control = &tail.control;
     let lost = control.lost.max(said.lost);
-    let n = numbers.get(&0).copied().unwrap_or(0) + 1;
+    let n = numbers.get(&0).copied().unwrap_or(0).saturating_add(1);
     let mut lines = String::new();
     let mut events = 1;
     if tail.stopped() {
@@ -243,7 +245,7 @@ fn last_words(log: &Log, tail: &Tail) -> Result<Vec<u8>, Error> {
         lines = format!("{{\"op\":\"stopped\",\"t\":{t},\"why\":\"{why}\",\"lost\":{lost}}}\n");
         events = 2;
     }
-    numbers.insert(0, n + events - 1);
+    numbers.insert(0, n.saturating_add(events - 1));
     let mut open = String::new();
     for (thread, last) in &numbers {
         let comma = if open.is_empty() { "" } else { "," };

@@ -214,7 +214,7 @@ impl Tail {
             }
         }
         if from < top {
-            n += self.pending(&buffer[from..top], thread, tid, n);
+            n = n.saturating_add(self.pending(&buffer[from..top], thread, tid, n));
         }
         if n > 0 {
             self.vouched.push((thread, n - 1));

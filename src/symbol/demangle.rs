@@ -12,7 +12,7 @@ const LONGEST_MANGLED: usize = 16 * 1024;
 
 /// The readable form of `symbol`: demangled if it is a Rust or C++ name, else itself; at most
 /// [`Frame::LONGEST_NAME`] bytes and an ellipsis.
-pub(crate) fn demangled(symbol: &str) -> String {
+pub fn demangled(symbol: &str) -> String {
     if symbol.len() > LONGEST_MANGLED {
         return cut(symbol, Frame::LONGEST_NAME);
     }

@@ -28,6 +28,7 @@ mod problem;
 mod wire;
 pub mod worker;
 
+pub use demangle::demangled;
 pub use finder::{Finder, Worker};
 pub use frame::Frame;
 pub use module::{Module, Options};

@@ -166,7 +166,10 @@ impl Space {
             self.layout.put_inherited(brk.first, heap);
         }
         for arena in memory.mappings.arenas() {
-            let piece = heap_piece(arena.base + arena.size, Maker::Arena(arena.base));
+            let piece = heap_piece(
+                arena.base.saturating_add(arena.size),
+                Maker::Arena(arena.base),
+            );
             self.layout.put_inherited(arena.base, piece);
         }
     }
@@ -246,8 +249,12 @@ impl Space {
             snapshot: head.id,
             when: head.when.clone(),
             t,
-            mapped: maps.iter().map(|map| map.to - map.from).sum(),
-            resident: maps.iter().map(|map| map.rss).sum(),
+            mapped: maps.iter().fold(0, |all, map| {
+                all.saturating_add(map.to.saturating_sub(map.from))
+            }),
+            resident: maps
+                .iter()
+                .try_fold(0u64, |all, map| Some(all.saturating_add(map.rss?))),
             stack_limit: head.stack_limit,
             tid,
             differences,
@@ -307,7 +314,8 @@ fn agree(at: Address, piece: &Piece, from: Address, map: &Map) -> bool {
         && piece.own == map.own
         && piece.file == file
         && names
-        && (!file || piece.offset + (from - at) == map.offset + (from - map.from))
+        && (!file
+            || piece.offset.wrapping_add(from - at) == map.offset.wrapping_add(from - map.from))
 }
 
 /// A path without the kernel's note that the file is gone.

@@ -1,6 +1,6 @@
 //! How much of what malloc holds is in use, and what keeps it from giving the rest back.
 
-use super::glibc::chunk;
+use super::glibc::{HEADER, chunk};
 use crate::event::Address;
 use crate::model::LiveBlock;
 
@@ -33,14 +33,15 @@ pub struct Fragments {
 impl Fragments {
     /// Bytes that malloc holds.
     pub fn held(&self) -> u64 {
-        self.to - self.from
+        self.to.saturating_sub(self.from)
     }
 
     /// Bytes between the highest live block and the break: what free could give back.
     pub fn top(&self) -> u64 {
         match self.highest {
             Some(highest) => {
-                let end = highest.address - 16 + chunk(highest.block.size);
+                let rest = chunk(highest.block.size) - HEADER;
+                let end = highest.address.saturating_add(rest);
                 self.to.saturating_sub(end)
             }
             None => self.held(),

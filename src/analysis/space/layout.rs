@@ -196,7 +196,7 @@ impl Layout {
         }
         let changed = Range {
             addr: range.addr,
-            size: gap.min(end) - range.addr,
+            size: gap.min(end).saturating_sub(range.addr),
         };
         self.protect(&changed, prot)
     }
@@ -208,7 +208,7 @@ impl Layout {
         let pieces = if stays {
             let one = self.at(call.old).map(|(from, piece)| {
                 let mut piece = piece.clone();
-                piece.offset += call.old - from;
+                piece.offset = piece.offset.wrapping_add(call.old - from);
                 (call.old, piece)
             });
             one.into_iter().collect()
@@ -227,7 +227,7 @@ impl Layout {
         self.cut(call.addr, end);
         let last = pieces.len().checked_sub(1)?;
         for (number, (from, piece)) in pieces.into_iter().enumerate() {
-            let to = call.addr + (from - call.old);
+            let to = call.addr.saturating_add(from - call.old);
             let old_end = call.addr.saturating_add(piece.end.saturating_sub(call.old));
             // The last one takes what is new; what lies beyond a smaller size is gone.
             let piece_end = if number == last {
@@ -280,7 +280,8 @@ impl Layout {
             .at(arena.base)
             .filter(|(_, piece)| piece.maker == Maker::Arena(arena.base) && piece.perms.write)
             .map_or(0, |(from, piece)| piece.end - from);
-        let split = arena.base + self.round(arena.size).max(writable).min(ARENA_HEAP);
+        let size = self.round(arena.size).max(writable).min(ARENA_HEAP);
+        let split = arena.base.saturating_add(size);
         let (start, stop) = self.reserve(arena.base);
         self.cut(start, stop);
         let mut piece = heap_piece(split, Maker::Arena(arena.base));
@@ -333,7 +334,7 @@ impl Layout {
             let part = |at: Address, to: Address| Piece {
                 end: to,
                 offset: if piece.file {
-                    piece.offset + (at - from)
+                    piece.offset.wrapping_add(at - from)
                 } else {
                     0
                 },
@@ -369,7 +370,7 @@ impl Layout {
             offset: if map.inode == 0 {
                 0
             } else {
-                map.offset + (from - map.from)
+                map.offset.wrapping_add(from - map.from)
             },
             inode: map.inode,
             own: map.own,

@@ -220,8 +220,9 @@ impl Picture {
 impl Total {
     fn add(&mut self, row: &Row) {
         self.ranges += 1;
-        self.size += row.to - row.from;
-        self.resident += row.resident.map_or(0, |resident| resident.all);
+        self.size = self.size.saturating_add(row.to.saturating_sub(row.from));
+        let resident = row.resident.map_or(0, |resident| resident.all);
+        self.resident = self.resident.saturating_add(resident);
         self.handed_out.blocks += row.handed_out.blocks;
         let bytes = row.handed_out.bytes;
         self.handed_out.bytes = self.handed_out.bytes.saturating_add(bytes);

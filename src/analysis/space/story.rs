@@ -278,8 +278,8 @@ impl Story {
         let pages = |size: u64| size.checked_next_multiple_of(self.page).unwrap_or(size) as i64;
         match call {
             What::Mmap(call) => pages(call.size),
-            What::Munmap(range) => -pages(range.size),
-            What::Mremap(call) => pages(call.size) - pages(call.old_size),
+            What::Munmap(range) => pages(range.size).wrapping_neg(),
+            What::Mremap(call) => pages(call.size).wrapping_sub(pages(call.old_size)),
             What::Brk(call) => call.to.wrapping_sub(call.from) as i64,
             What::Arena(arena) => {
                 let before = self.arena_sizes.get(&arena.base).copied().unwrap_or(0);
@@ -376,7 +376,7 @@ impl Story {
         }
         // The rest at the top is anything that was too small.
         let most = top_growth(chunk, 0, page);
-        let least = top_growth(chunk, chunk + 32, page);
+        let least = top_growth(chunk, chunk.saturating_add(32), page);
         if (least..=most).contains(&moved) {
             Reason::TopTooSmall { chunk }
         } else {

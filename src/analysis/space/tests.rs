@@ -318,3 +318,56 @@ fn the_threshold_rises_with_the_chunk_that_is_freed_and_not_beyond_32_mib() {
         ]
     );
 }
+
+#[test]
+fn numbers_at_the_end_of_their_range_do_not_wrap() {
+    const END: u64 = u64::MAX;
+    let mut lines = snapshot(
+        1,
+        1,
+        &[
+            "ffffffffffffff00-10 rw-p 0 0",
+            "0-ffffffffffffffff rw-p ffffffffffffffff 9 /f",
+            "0-ffffffffffffffff rw-p ffffffffffffffff 9 /f",
+        ],
+    );
+    let arena = |t: u64, base: u64, size: u64| {
+        format!(
+            "{{\"op\":\"arena\",\"t\":{t},\"base\":\"{base:#x}\",\"size\":{size},\
+             \"change\":\"made\",\"arena\":\"0x1\",\"via\":\"malloc\"}}"
+        )
+    };
+    let mremap = |t: u64, old: u64, addr: u64| {
+        format!(
+            "{{\"op\":\"mremap\",\"t\":{t},\"old\":\"{old:#x}\",\"old_size\":{},\"size\":{END},\
+             \"flags\":1,\"addr\":\"{addr:#x}\",\"via\":\"realloc\"}}",
+            1u64 << 63
+        )
+    };
+    let file = format!("\"prot\":3,\"flags\":2,\"fd\":3,\"offset\":{END}");
+    lines.extend([
+        mmap(10, 0x1000, END, &file),
+        munmap(11, END - 9, 5),
+        munmap(12, 0x3000, 1 << 63),
+        mremap(13, 0x2000, END - 5),
+        arena(14, END - 3, END),
+        arena(15, 0, END),
+        brk(16, 1, END),
+        malloc(17, END, 8),
+        malloc(18, END, END),
+        free(19, 8),
+        brk(20, END, 0),
+    ]);
+    lines.extend(snapshot(30, 2, &["0-ffffffffffffffff rw-p 0 0"]));
+    for moment in [Moment::Start, Moment::Time(18), Moment::Peak, Moment::End] {
+        let view = view(&[&lines], moment);
+        assert!(view.picture.total().ranges > 0, "{moment:?}");
+        let _ = view.space.accounts[1].by_cause();
+    }
+    let log = log(&[&lines]);
+    let (mut story, mut timeline) = (Story::default(), super::Timeline::default());
+    let outcome = replay(&log, &mut (&mut story, &mut timeline)).expect("the log can be read");
+    timeline.finish(&outcome.memory);
+    story.finish();
+    assert!(timeline.points.iter().any(|point| point.held > 1 << 63));
+}

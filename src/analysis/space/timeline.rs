@@ -1,7 +1,7 @@
 //! How much memory there was at which time.
 
 use super::account::Space;
-use crate::event::{Address, Via, What};
+use crate::event::{Via, What};
 use crate::log::Log;
 use crate::merge::Step;
 use crate::model::{Change, Memory, Peak};
@@ -112,23 +112,20 @@ impl Timeline {
         if !std::mem::take(&mut self.changed) {
             return;
         }
-        let (mut held, mut mapped) = (0, 0);
+        let (mut held, mut mapped) = (0u64, 0u64);
         for (from, mapping) in memory.mappings.iter() {
             let bytes = mapping.end - from;
             match mapping.via {
-                Some(Via::Call(_) | Via::Several | Via::Other) => held += bytes,
-                None => mapped += bytes,
+                Some(Via::Call(_) | Via::Several | Via::Other) => {
+                    held = held.saturating_add(bytes);
+                }
+                None => mapped = mapped.saturating_add(bytes),
             }
         }
-        held += memory
-            .mappings
-            .brk()
-            .map_or(0, |brk| brk.now.saturating_sub(brk.first));
-        held += memory
-            .mappings
-            .arenas()
-            .map(|arena| arena.size)
-            .sum::<Address>();
+        let brk = memory.mappings.brk();
+        let heap = brk.map_or(0, |brk| brk.now.saturating_sub(brk.first));
+        let arenas = memory.mappings.arenas().map(|arena| arena.size);
+        held = arenas.chain([heap]).fold(held, u64::saturating_add);
         if let Some(point) = self.points.last_mut() {
             (point.held, point.mapped) = (held, mapped);
         }
@@ -136,7 +133,7 @@ impl Timeline {
 
     /// Makes the spans twice as long.
     fn halve(&mut self) {
-        self.span *= 2;
+        self.span = self.span.saturating_mul(2);
         let span = self.span;
         let mut kept: Vec<Point> = Vec::with_capacity(MOST_POINTS);
         for point in self.points.drain(..) {

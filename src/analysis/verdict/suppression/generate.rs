@@ -20,7 +20,7 @@ pub fn generate(finding: &Finding, syntax: Syntax) -> Option<String> {
         Syntax::Valgrind => valgrind_entry(finding),
         Syntax::Lsan => {
             let frame = finding.culprit()?;
-            let name = frame.function.as_deref().or(frame.module_name())?;
+            let name = nonempty(frame.function.as_deref()).or(nonempty(frame.module_name()))?;
             Some(format!("leak:{}\n", escaped(name, &['*', '^', '$'], '*')))
         }
     }
@@ -54,12 +54,18 @@ fn valgrind_entry(finding: &Finding) -> Option<String> {
 }
 
 fn frame_line(frame: &Frame) -> Option<String> {
-    let name = frame.symbol.as_deref().or(frame.function.as_deref());
-    match (name, &frame.module) {
+    let function = nonempty(frame.function.as_deref());
+    let name = nonempty(frame.symbol.as_deref()).or(function);
+    match (name, nonempty(frame.module.as_deref())) {
         (Some(name), _) => Some(format!("fun:{}", escaped(name, &[], '?'))),
         (None, Some(module)) => Some(format!("obj:{}", escaped(module, &[], '?'))),
         (None, None) => None,
     }
+}
+
+/// A name, unless nothing is in it: an empty pattern is no pattern.
+fn nonempty(name: Option<&str>) -> Option<&str> {
+    name.filter(|name| !name.is_empty())
 }
 
 /// `name` with control characters, blanks at its ends and the characters that mean something else
@@ -139,6 +145,22 @@ mod tests {
                 assert_eq!(entries.len(), 1, "{text}");
                 assert!(entries[0].matches(&finding.leak), "{text}");
             }
+        }
+    }
+
+    #[test]
+    fn an_empty_name_is_no_pattern() {
+        let named = |function: &str, module: &str| Frame {
+            function: Some(function.into()),
+            module: Some(module.into()),
+            ..Frame::default()
+        };
+        let leak = finding(vec![named("", "/lib/a.so"), named("", "")]);
+        for syntax in [Syntax::Valgrind, Syntax::Lsan] {
+            let entry = generate(&leak, syntax).expect("the module has a name");
+            let read = parse("f.supp", &entry).unwrap_or_else(|why| panic!("{why}: {entry}"));
+            assert!(read[0].matches(&leak.leak), "{entry}");
+            assert_eq!(generate(&finding(vec![named("", "")]), syntax), None);
         }
     }
 
