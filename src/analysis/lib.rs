@@ -22,6 +22,7 @@ mod process;
 pub mod recover;
 pub mod replay;
 pub mod site;
+mod site_ledger;
 mod site_tally;
 mod source;
 pub mod space;

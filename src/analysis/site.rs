@@ -1,19 +1,61 @@
 //! Allocation sites: which code asked for memory, how much, and what became of it.
 //!
 //! A site is a distinct call stack. A log without stacks has a site for each call and size
-//! (`malloc(64)`), which is less but not nothing.
+//! (`malloc(64)`), which is less but not nothing. What the program takes from the kernel by its
+//! own mmap, mremap, brk and sbrk has sites of its own; kernel calls that malloc made have none,
+//! for the blocks that they were made for are counted already.
 
 use crate::call_tree::{CallTree, NodeId, Translation};
 use crate::error::Error;
 use crate::log::Log;
-use crate::model::Memory;
+use crate::model::{Level, Memory};
 use crate::replay::{Outcome, replay};
-use crate::site_tally::Key;
-pub use crate::site_tally::{Call, Tally};
+pub use crate::site_ledger::Call;
+use crate::site_ledger::Key;
+pub use crate::site_tally::Tally;
 use rustc_hash::FxHashMap;
 use serde::Serialize;
 
+/// Which memory is counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// Blocks of the malloc family.
+    #[default]
+    Heap,
+    /// What the program took from the kernel by its own calls.
+    Mappings,
+    /// Both.
+    All,
+}
+
+impl Kind {
+    /// Whether blocks of the heap are counted.
+    pub fn has_heap(self) -> bool {
+        self != Kind::Mappings
+    }
+
+    /// Whether the program's own mappings are counted.
+    pub fn has_mappings(self) -> bool {
+        self != Kind::Heap
+    }
+}
+
+/// How the memory of one site was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Taken {
+    /// By the malloc family.
+    Heap,
+    /// By mmap, mremap, brk or sbrk, called by the program itself.
+    Mapping,
+}
+
 /// What was counted at a site, or at several.
+///
+/// Of a mapping site a block is what one call mapped, in whole pages, as long as a page of it is
+/// left; an mremap ends what it moves or resizes and maps anew, as realloc does with blocks. Of brk
+/// and sbrk it is the bytes by which the break went up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Figures {
     /// Allocations that succeeded; a realloc that succeeded is one.
@@ -24,9 +66,9 @@ pub struct Figures {
     pub live_blocks: u64,
     /// Bytes that were not freed.
     pub live_bytes: u64,
-    /// Blocks live when the process's heap was largest.
+    /// Blocks live when what is counted (the heap, the mappings, or both) was largest.
     pub peak_blocks: u64,
-    /// Bytes live when the process's heap was largest. Over several logs: at each process's own
+    /// Bytes live when what is counted was largest. Over several logs: at each process's own
     /// moment.
     pub peak_bytes: u64,
     /// Blocks freed before their thread had made that many further allocations that the caller
@@ -57,6 +99,8 @@ impl Figures {
 /// A site.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Site {
+    /// How its memory was taken.
+    pub taken: Taken,
     /// Its call stack in [`Sites::tree`]; none where the log has none.
     pub stack: NodeId,
     /// Without a stack: the call.
@@ -71,15 +115,18 @@ pub struct Sites {
     /// The call stacks.
     pub tree: CallTree,
     list: Vec<Site>,
-    known: FxHashMap<(NodeId, Option<Call>), usize>,
+    known: FxHashMap<(Taken, NodeId, Option<Call>), usize>,
+    kind: Kind,
     short: u64,
+    program_mapped: Level,
 }
 
 impl Sites {
     /// No sites yet. A block is short-lived when it is freed before its thread has made `short`
-    /// further allocations.
-    pub fn new(short: u64) -> Sites {
+    /// further allocations, a mapping when it is unmapped before that many further mappings.
+    pub fn new(kind: Kind, short: u64) -> Sites {
         Sites {
+            kind,
             short,
             ..Sites::default()
         }
@@ -98,7 +145,7 @@ impl Sites {
 
     /// A tally for one log, to be given to [`Sites::take`] when the log was replayed with it.
     pub fn tally(&self) -> Tally {
-        Tally::new(self.short)
+        Tally::new(self.kind, self.short)
     }
 
     /// Adds what was tallied while a log was replayed to its end with this memory.
@@ -108,7 +155,10 @@ impl Sites {
             // First, because readers of profiles take the first module for the program.
             self.tree.module(program);
         }
-        for (key, figures) in tally.finish() {
+        let mapped = tally.program_mapped();
+        self.program_mapped.blocks += mapped.blocks;
+        self.program_mapped.bytes = self.program_mapped.bytes.saturating_add(mapped.bytes);
+        for (taken, key, figures) in tally.finish() {
             let (stack, call) = match key {
                 Key::Stack(id, call) => match self.tree.add(memory, &mut done, id) {
                     NodeId::NONE => (NodeId::NONE, Some(call)),
@@ -116,8 +166,9 @@ impl Sites {
                 },
                 Key::Call(call) => (NodeId::NONE, Some(call)),
             };
-            let at = *self.known.entry((stack, call)).or_insert_with(|| {
+            let at = *self.known.entry((taken, stack, call)).or_insert_with(|| {
                 self.list.push(Site {
+                    taken,
                     stack,
                     call,
                     figures: Figures::default(),
@@ -131,6 +182,16 @@ impl Sites {
     /// All sites, in no order.
     pub fn list(&self) -> &[Site] {
         &self.list
+    }
+
+    /// What was counted.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// What the programs' own calls mapped, also where [`Sites::kind`] does not count it.
+    pub fn program_mapped(&self) -> Level {
+        self.program_mapped
     }
 
     /// The sum over all sites.

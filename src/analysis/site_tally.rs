@@ -1,194 +1,252 @@
 //! Counts what happens at each site while a log is replayed.
 
-use crate::event::{Address, StackId};
+use crate::event::{Address, Event, What};
 use crate::merge::Step;
-use crate::model::{Change, Memory};
+use crate::model::{Change, Level, Memory};
 use crate::replay::Visitor;
-use crate::site::Figures;
+use crate::site::{Figures, Kind, Taken};
+use crate::site_ledger::{Key, Ledger};
 use memspy_log::Op;
 use rustc_hash::FxHashMap;
 
-/// A call and the bytes that it asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Call {
-    /// The function.
-    pub op: Op,
-    /// Bytes.
-    pub size: u64,
-}
-
-/// What tells one site of a log from another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Key {
-    /// A stack of the log, and the first call made there, for a log that does not define it.
-    Stack(StackId, Call),
-    /// A call without a stack.
-    Call(Call),
-}
-
-/// A site while it is counted.
-struct Tallied {
-    key: Key,
-    figures: Figures,
-    /// The peak that `figures` knows of.
-    peak: u64,
-}
-
-impl Tallied {
-    /// To be called before a change of the live blocks: what was live since the last change was
-    /// live at the last peak, too.
-    fn before_change(&mut self, peak: u64) {
-        if self.peak < peak {
-            self.peak = peak;
-            self.figures.peak_blocks = self.figures.live_blocks;
-            self.figures.peak_bytes = self.figures.live_bytes;
-        }
-    }
-}
-
-/// A live block.
+/// Something live: a block of the heap, or what a mapping call of the program still holds.
 struct Born {
     site: usize,
-    /// Allocations that its thread had made, this one included.
-    allocations: u64,
+    /// Calls of this kind that its thread had made, this one included.
+    calls: u64,
     thread: u32,
+    /// Bytes of it that are live.
     size: u64,
 }
 
+/// Which call: memspy's number of its thread, its number there.
+type CallId = (u32, u64);
+
 /// The tally of one log.
 pub struct Tally {
+    kind: Kind,
     short: u64,
-    sites: Vec<Tallied>,
-    by_stack: FxHashMap<StackId, usize>,
-    by_call: FxHashMap<Call, usize>,
-    live: FxHashMap<Address, Born>,
-    /// Allocations that succeeded, by thread.
+    heap: Ledger,
+    mappings: Ledger,
+    blocks: FxHashMap<Address, Born>,
+    mapped: FxHashMap<CallId, Born>,
+    /// Calls that succeeded, by thread: of the malloc family, and that map.
     allocations: FxHashMap<u32, u64>,
-    /// The heap's largest size so far, and how many times that changed.
+    mappings_made: FxHashMap<u32, u64>,
+    /// What the program's own calls mapped, whether that is counted by site or not.
+    program_mapped: Level,
+    /// The largest size so far of what is counted, and how many times that changed.
     peak_bytes: u64,
     peak: u64,
 }
 
 impl Tally {
     /// Starts at nothing; for `short` see [`crate::site::Sites::new`].
-    pub fn new(short: u64) -> Tally {
+    pub fn new(kind: Kind, short: u64) -> Tally {
         Tally {
+            kind,
             short,
-            sites: Vec::new(),
-            by_stack: FxHashMap::default(),
-            by_call: FxHashMap::default(),
-            live: FxHashMap::default(),
+            heap: Ledger::default(),
+            mappings: Ledger::default(),
+            blocks: FxHashMap::default(),
+            mapped: FxHashMap::default(),
             allocations: FxHashMap::default(),
+            mappings_made: FxHashMap::default(),
+            program_mapped: Level::default(),
             peak_bytes: 0,
             peak: 0,
         }
     }
 
-    /// The sites and their figures.
-    pub fn finish(mut self) -> impl Iterator<Item = (Key, Figures)> {
-        for site in &mut self.sites {
-            site.before_change(self.peak);
-        }
-        self.sites.into_iter().map(|site| (site.key, site.figures))
+    /// What the program's own calls mapped; counted for every kind.
+    pub fn program_mapped(&self) -> Level {
+        self.program_mapped
     }
 
-    fn site(&mut self, stack: StackId, call: Call) -> usize {
-        let (key, known) = match stack {
-            0 => (
-                Key::Call(call),
-                self.by_call.entry(call).or_insert(usize::MAX),
-            ),
-            _ => (
-                Key::Stack(stack, call),
-                self.by_stack.entry(stack).or_insert(usize::MAX),
-            ),
-        };
-        if *known == usize::MAX {
-            *known = self.sites.len();
-            self.sites.push(Tallied {
-                key,
-                figures: Figures::default(),
-                peak: self.peak,
-            });
-        }
-        *known
+    /// The sites and their figures.
+    pub fn finish(self) -> impl Iterator<Item = (Taken, Key, Figures)> {
+        let heap = self.heap.finish(self.peak);
+        let mappings = self.mappings.finish(self.peak);
+        let heap = heap.map(|(key, figures)| (Taken::Heap, key, figures));
+        heap.chain(mappings.map(|(key, figures)| (Taken::Mapping, key, figures)))
     }
 
     fn born(&mut self, step: &Step, address: Address, size: u64) {
-        let at = self.site(
-            step.event.stack,
-            Call {
-                op: step.event.op,
-                size,
-            },
-        );
-        let site = &mut self.sites[at];
-        site.before_change(self.peak);
-        site.figures.add(&Figures {
-            blocks: 1,
-            bytes: size,
-            live_blocks: 1,
-            live_bytes: size,
-            ..Figures::default()
-        });
-        let allocations = self.allocations.entry(step.thread).or_default();
-        *allocations += 1;
+        let site = self.heap.site(step.event, size, self.peak);
+        self.heap.change(site, self.peak).add(&one_more(size));
         let born = Born {
-            site: at,
-            allocations: *allocations,
+            site,
+            calls: next(&mut self.allocations, step.thread),
             thread: step.thread,
             size,
         };
-        self.live.insert(address, born);
+        self.blocks.insert(address, born);
     }
 
     fn died(&mut self, address: Address) {
         // A block that came with fork is no allocation of this log.
-        let Some(born) = self.live.remove(&address) else {
+        let Some(born) = self.blocks.remove(&address) else {
             return;
         };
-        let site = &mut self.sites[born.site];
-        site.before_change(self.peak);
-        site.figures.live_blocks -= 1;
-        site.figures.live_bytes = site.figures.live_bytes.saturating_sub(born.size);
-        let further = self
-            .allocations
-            .get(&born.thread)
-            .map_or(0, |now| now - born.allocations);
-        site.figures.short_lived += u64::from(further < self.short);
+        let figures = self.heap.change(born.site, self.peak);
+        figures.live_blocks -= 1;
+        figures.live_bytes = figures.live_bytes.saturating_sub(born.size);
+        figures.short_lived += u64::from(is_short(&self.allocations, &born, self.short));
     }
+
+    /// Takes what a step did to what the program's own calls hold.
+    fn shifted(&mut self, step: &Step, memory: &Memory) {
+        let this = (step.thread, step.n);
+        let shifts = memory.mappings.shifts();
+        for shift in shifts {
+            // What came with fork is no mapping of this log.
+            let by = (shift.thread, shift.n);
+            if shift.inherited {
+                continue;
+            }
+            if by == this {
+                self.program_mapped.add(shift.bytes);
+                if self.kind.has_mappings() {
+                    self.mapped_now(step, shift.bytes);
+                }
+            } else if let Some(born) = self.mapped.get_mut(&by) {
+                let figures = self.mappings.change(born.site, self.peak);
+                for bytes in [&mut born.size, &mut figures.live_bytes] {
+                    *bytes = match shift.gained {
+                        true => bytes.saturating_add(shift.bytes),
+                        false => bytes.saturating_sub(shift.bytes),
+                    };
+                }
+            }
+        }
+        for shift in shifts {
+            let by = (shift.thread, shift.n);
+            if self.mapped.get(&by).is_some_and(|born| born.size == 0)
+                && let Some(born) = self.mapped.remove(&by)
+            {
+                let figures = self.mappings.change(born.site, self.peak);
+                figures.live_blocks -= 1;
+                figures.short_lived += u64::from(is_short(&self.mappings_made, &born, self.short));
+            }
+        }
+    }
+
+    fn mapped_now(&mut self, step: &Step, size: u64) {
+        let site = self.mappings.site(step.event, size, self.peak);
+        self.mappings.change(site, self.peak).add(&one_more(size));
+        let born = Born {
+            site,
+            calls: next(&mut self.mappings_made, step.thread),
+            thread: step.thread,
+            size,
+        };
+        self.mapped.insert((step.thread, step.n), born);
+    }
+
+    /// Notes whether more is live than ever.
+    fn raise_peak(&mut self, memory: &Memory) {
+        let bytes = level(self.kind, memory);
+        if bytes > self.peak_bytes {
+            self.peak_bytes = bytes;
+            self.peak += 1;
+        }
+    }
+
+    fn failed(&mut self, event: &Event) {
+        let Some((taken, size)) = asked_for(event) else {
+            return;
+        };
+        let ledger = match taken {
+            Taken::Heap if self.kind.has_heap() => &mut self.heap,
+            Taken::Mapping if self.kind.has_mappings() => &mut self.mappings,
+            _ => return,
+        };
+        let site = ledger.site(event, size, self.peak);
+        ledger.count(site).failures += 1;
+    }
+}
+
+/// Bytes that are live of what is counted.
+fn level(kind: Kind, memory: &Memory) -> u64 {
+    match kind {
+        Kind::Heap => memory.heap.now().bytes,
+        Kind::Mappings => memory.mappings.held_by_program(),
+        Kind::All => {
+            let mapped = memory.mappings.held_by_program();
+            memory.heap.now().bytes.saturating_add(mapped)
+        }
+    }
+}
+
+/// What a call that allocates or maps is for, and the bytes that it asked for; `None` for other
+/// calls, and for kernel calls that libc made.
+fn asked_for(event: &Event) -> Option<(Taken, u64)> {
+    if event.op.allocates() {
+        return Some((Taken::Heap, event.asked()?));
+    }
+    let size = match &event.what {
+        _ if event.via.is_some() => return None,
+        What::Mmap(call) => call.size,
+        What::Mremap(call) => call.size,
+        What::Brk(call) if event.op == Op::Sbrk => call.delta.max(0) as u64,
+        What::Brk(call) => call.hint.saturating_sub(call.from),
+        _ => return None,
+    };
+    Some((Taken::Mapping, size))
+}
+
+fn one_more(size: u64) -> Figures {
+    Figures {
+        blocks: 1,
+        bytes: size,
+        live_blocks: 1,
+        live_bytes: size,
+        ..Figures::default()
+    }
+}
+
+/// Counts a call of a thread and answers how many there were.
+fn next(calls: &mut FxHashMap<u32, u64>, thread: u32) -> u64 {
+    let calls = calls.entry(thread).or_default();
+    *calls += 1;
+    *calls
+}
+
+/// Whether something that ends now is gone before its thread made `short` further calls.
+fn is_short(calls: &FxHashMap<u32, u64>, born: &Born, short: u64) -> bool {
+    let further = calls.get(&born.thread).map_or(0, |now| now - born.calls);
+    further < short
 }
 
 impl Visitor for Tally {
     fn begin(&mut self, _: &crate::log::Log, memory: &Memory) {
-        self.peak_bytes = memory.heap.peak().level.bytes;
+        self.peak_bytes = level(self.kind, memory);
     }
 
     fn step(&mut self, step: &Step, change: &Change, memory: &Memory) {
-        if let Some((address, _)) = change.died {
-            self.died(address);
-        }
-        if let Some((address, block)) = change.born {
-            self.born(step, address, block.size);
-            let peak_bytes = memory.heap.peak().level.bytes;
-            if peak_bytes > self.peak_bytes {
-                self.peak_bytes = peak_bytes;
-                self.peak += 1;
+        if self.kind.has_heap() {
+            if let Some((address, _)) = change.died {
+                self.died(address);
+            }
+            if let Some((address, block)) = change.born {
+                self.born(step, address, block.size);
+                self.raise_peak(memory);
             }
         }
-        if step.event.err.is_some()
-            && step.half.is_last()
-            && step.event.op.allocates()
-            && let Some(size) = step.event.asked()
-        {
-            let at = self.site(
-                step.event.stack,
-                Call {
-                    op: step.event.op,
-                    size,
-                },
-            );
-            self.sites[at].figures.failures += 1;
+        if step.event.err.is_some() {
+            if step.half.is_last() {
+                self.failed(step.event);
+            }
+        } else if matches!(
+            step.event.what,
+            What::Mmap(_)
+                | What::Munmap(_)
+                | What::Mremap(_)
+                | What::Mprotect { .. }
+                | What::Brk(_)
+        ) {
+            self.shifted(step, memory);
+            self.raise_peak(memory);
         }
     }
 }
@@ -197,26 +255,46 @@ impl Visitor for Tally {
 mod tests {
     use super::*;
     use crate::log::Log;
+    use crate::replay::Outcome;
     use crate::site::Sites;
     use crate::testlog::TestLog;
 
-    /// The sites of one thread's lines, by the size of the first allocation there.
+    /// The sites of the heap in one thread's lines, by the size of the first allocation there.
     fn sites(short: u64, lines: &[&str]) -> Vec<(u64, Figures)> {
-        let mut log = TestLog::new("");
-        log.block(1, lines);
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("memspy.cat.4711.jsonl");
-        log.write(&path);
-        let mut sites = Sites::new(short);
-        let outcome = sites.read(&Log::open(&path).unwrap()).unwrap();
+        let (sites, outcome) = read(Kind::Heap, short, lines);
         let total = sites.total();
         assert_eq!(total.bytes, outcome.memory.heap.counts().allocated.bytes);
         assert_eq!(total.live_bytes, outcome.memory.heap.now().bytes);
         assert_eq!(total.peak_bytes, outcome.memory.heap.peak().level.bytes);
         assert_eq!(total.failures, outcome.memory.heap.counts().failures);
+        by_size(&sites)
+    }
+
+    /// The sites of the program's own mappings, likewise.
+    fn mappings(lines: &[&str]) -> Vec<(u64, Figures)> {
+        let (sites, outcome) = read(Kind::Mappings, 1, lines);
+        let total = sites.total();
+        assert_eq!(total.live_bytes, outcome.memory.mappings.held_by_program());
+        assert_eq!(total.bytes, sites.program_mapped().bytes);
+        assert_eq!(total.blocks, sites.program_mapped().blocks);
+        by_size(&sites)
+    }
+
+    fn by_size(sites: &Sites) -> Vec<(u64, Figures)> {
         let list = sites.list().iter();
         list.map(|site| (site.call.map_or(0, |call| call.size), site.figures))
             .collect()
+    }
+
+    fn read(kind: Kind, short: u64, lines: &[&str]) -> (Sites, Outcome) {
+        let mut log = TestLog::new("");
+        log.block(1, lines);
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("memspy.cat.4711.jsonl");
+        log.write(&path);
+        let mut sites = Sites::new(kind, short);
+        let outcome = sites.read(&Log::open(&path).unwrap()).unwrap();
+        (sites, outcome)
     }
 
     #[test]
@@ -290,5 +368,60 @@ mod tests {
         );
         let bytes: Vec<_> = sites.iter().map(|(call, it)| (*call, it.bytes)).collect();
         assert_eq!(bytes, [(0, 70), (7, 7)]);
+    }
+
+    #[test]
+    fn a_mapping_is_live_at_its_site_page_by_page() {
+        let sites = mappings(&[
+            r#"{"op":"mmap","t":1,"addr":"0x10000","size":16000,"prot":3,"flags":34,"fd":-1,"offset":0}"#,
+            r#"{"op":"mprotect","t":2,"addr":"0x11000","size":4096,"prot":0}"#,
+            r#"{"op":"munmap","t":3,"addr":"0x12000","size":1}"#,
+            r#"{"op":"mmap","t":4,"addr":"0x50000","size":9,"prot":3,"flags":34,"fd":-1,"offset":0}"#,
+            r#"{"op":"munmap","t":5,"addr":"0x50000","size":4096}"#,
+            r#"{"op":"mmap","t":6,"size":9,"prot":3,"flags":34,"fd":-1,"offset":0,"err":"ENOMEM"}"#,
+        ]);
+        let (size, area) = sites[0];
+        assert_eq!((size, area.blocks, area.bytes), (0x4000, 1, 0x4000));
+        assert_eq!((area.live_blocks, area.live_bytes), (1, 0x3000));
+        assert_eq!((area.peak_bytes, area.short_lived), (0x4000, 0));
+        let (_, short) = sites[1];
+        assert_eq!((short.live_blocks, short.live_bytes), (0, 0));
+        assert_eq!((short.blocks, short.short_lived), (1, 1));
+        assert_eq!((sites[2].0, sites[2].1.failures), (9, 1));
+    }
+
+    #[test]
+    fn an_mremap_ends_a_mapping_at_its_site_and_begins_one_at_its_own() {
+        let sites = mappings(&[
+            r#"{"op":"mmap","t":1,"addr":"0x10000","size":8192,"prot":3,"flags":34,"fd":-1,"offset":0}"#,
+            r#"{"op":"mremap","t":2,"dt":1,"old":"0x10000","old_size":8192,"size":40960,"flags":1,"addr":"0x50000"}"#,
+        ]);
+        let live: Vec<_> = sites
+            .iter()
+            .map(|(size, it)| (*size, it.bytes, it.live_bytes, it.peak_bytes))
+            .collect();
+        assert_eq!(live, [(8192, 8192, 0, 0), (40960, 40960, 40960, 40960)]);
+    }
+
+    #[test]
+    fn kernel_calls_that_malloc_made_are_no_sites() {
+        let lines = [
+            r#"{"op":"brk","t":1,"from":"0x1000","to":"0x22000","via":"malloc"}"#,
+            r#"{"op":"mmap","t":1,"addr":"0x90000","size":139264,"prot":3,"flags":34,"fd":-1,"offset":0,"via":"malloc"}"#,
+            r#"{"op":"malloc","t":1,"size":131072,"ptr":"0x90010"}"#,
+            r#"{"op":"sbrk","t":2,"delta":8192,"from":"0x22000","to":"0x24000"}"#,
+            r#"{"op":"sbrk","t":3,"dt":1,"delta":-4096,"from":"0x24000","to":"0x23000"}"#,
+            r#"{"op":"sbrk","t":4,"delta":0,"from":"0x23000","to":"0x23000"}"#,
+            r#"{"op":"brk","t":5,"from":"0x23000","to":"0x23000","hint":"0x80000000","err":"ENOMEM"}"#,
+        ];
+        let sites = mappings(&lines);
+        let moved: Vec<_> = sites
+            .iter()
+            .map(|(size, it)| (*size, it.blocks, it.live_bytes, it.failures))
+            .collect();
+        assert_eq!(moved, [(8192, 1, 4096, 0), (0x7ffd_d000, 0, 0, 1)]);
+        let (all, _) = read(Kind::All, 1, &lines);
+        assert_eq!(all.total().peak_bytes, 131_072 + 8192);
+        assert_eq!(all.total().blocks, 2);
     }
 }

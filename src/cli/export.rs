@@ -14,6 +14,7 @@ use clap::ValueEnum;
 use crate::exit;
 use crate::naming::NameOptions;
 use crate::profile::{Measure, Profile};
+use crate::site_kind::SiteKind;
 use crate::terminal::{say, show};
 
 pub(crate) use folded::lines as folded_lines;
@@ -38,6 +39,10 @@ pub(crate) struct Args {
     #[arg(short, long, value_name = "FILE", default_value = "-")]
     output: PathBuf,
 
+    /// Which memory
+    #[arg(long, value_enum, default_value_t)]
+    kind: SiteKind,
+
     /// The figure that folded stacks carry; the other formats have them all
     #[arg(long, value_enum, default_value_t = Measure::Bytes)]
     by: Measure,
@@ -59,7 +64,7 @@ enum Format {
 
 /// Writes the export.
 pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
-    let profile = Profile::read(&args.logs, &args.names)?;
+    let profile = Profile::read(&args.logs, args.kind.into(), &args.names)?;
     write_to(&args.output, |out| match args.to {
         Format::Folded => {
             for line in folded::lines(&profile, args.by) {

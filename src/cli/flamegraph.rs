@@ -10,6 +10,7 @@ use crate::exit::{self, Failure};
 use crate::export::{folded_lines, write_to};
 use crate::naming::NameOptions;
 use crate::profile::{Measure, Profile};
+use crate::site_kind::SiteKind;
 use crate::terminal::say;
 
 /// Draw allocation sites as a flamegraph.
@@ -19,7 +20,8 @@ use crate::terminal::say;
 #[command(after_help = "\
 Examples:
   memspy flamegraph memspy.app.4711.jsonl -o app.svg
-  memspy flamegraph --by leaked --reverse memspy.app.4711.jsonl -o leaks.svg")]
+  memspy flamegraph --by leaked --reverse memspy.app.4711.jsonl -o leaks.svg
+  memspy flamegraph --kind mappings memspy.app.4711.jsonl -o mapped.svg")]
 pub(crate) struct Args {
     /// Logs, or directories of logs; `-` is standard input
     #[arg(required = true, value_name = "LOG")]
@@ -28,6 +30,10 @@ pub(crate) struct Args {
     /// The file to write; `-` is standard output
     #[arg(short, long, value_name = "FILE", default_value = "-")]
     output: PathBuf,
+
+    /// Which memory
+    #[arg(long, value_enum, default_value_t)]
+    kind: SiteKind,
 
     /// What the width of a function means
     #[arg(long, value_enum, default_value_t = Measure::Bytes)]
@@ -52,10 +58,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
             "an SVG is not for a terminal: name a file with -o, or send it on with `-o - | …`";
         return Err(Failure::new(exit::USAGE, message).into());
     }
-    let profile = Profile::read(&args.logs, &args.names)?;
+    let profile = Profile::read(&args.logs, args.kind.into(), &args.names)?;
     let lines = folded_lines(&profile, args.by);
     if lines.is_empty() {
-        let what = args.by.title();
+        let what = args.by.title(profile.kind);
         let message = format!("nothing to draw: no {what} in {}", profile.title);
         return Err(Failure::new(exit::ERROR, message).into());
     }
@@ -76,9 +82,9 @@ fn options(args: &Args, profile: &Profile) -> Options<'static> {
     let mut options = Options::default();
     options.title = match &args.title {
         Some(title) => memspy_analysis::printable(title.as_bytes()),
-        None => format!("{}: {}", profile.title, args.by.title()),
+        None => format!("{}: {}", profile.title, args.by.title(profile.kind)),
     };
-    options.count_name = args.by.unit().to_string();
+    options.count_name = args.by.unit(profile.kind).to_string();
     options.colors = Palette::Basic(BasicPalette::Mem);
     // The same function has the same colour in every picture.
     options.deterministic = true;

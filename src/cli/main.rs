@@ -32,6 +32,7 @@ mod recover;
 mod run;
 mod shim_file;
 mod signal;
+mod site_kind;
 mod site_logs;
 mod sites;
 mod size;

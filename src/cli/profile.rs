@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 use memspy_analysis::call_tree::CallTree;
 use memspy_analysis::printable;
-use memspy_analysis::site::{Figures, Site, Sites};
+use memspy_analysis::site::{Figures, Kind, Site, Sites};
 use memspy_symbol::Frame;
 
 use crate::naming::{NameOptions, Naming};
+use crate::site_kind::Words;
 use crate::site_logs::SiteLogs;
 
 /// Named call stacks and their figures.
@@ -18,7 +19,9 @@ pub(crate) struct Profile {
     pub(crate) modules: Vec<Module>,
     /// Code addresses, referred to by index.
     pub(crate) places: Vec<Place>,
-    /// One for each call stack.
+    /// Which memory it is about.
+    pub(crate) kind: Kind,
+    /// One for each call stack, of the heap's and of mappings.
     pub(crate) samples: Vec<Sample>,
     /// Wall clock at the start of the first log, nanoseconds since 1970.
     pub(crate) start_unix_ns: u64,
@@ -97,30 +100,31 @@ pub(crate) struct Sample {
 pub(crate) enum Measure {
     /// Bytes asked for
     Bytes,
-    /// Number of allocations
+    /// Number of calls that succeeded
     Count,
-    /// Bytes live at the heap's peak
+    /// Bytes live at the peak
     Peak,
-    /// Bytes not freed at the end
+    /// Bytes not given back at the end
     Leaked,
 }
 
 impl Measure {
     /// What its numbers count.
-    pub(crate) fn unit(self) -> &'static str {
+    pub(crate) fn unit(self, kind: Kind) -> &'static str {
         match self {
-            Measure::Count => "allocations",
+            Measure::Count => Words::of(kind).many_calls(),
             Measure::Bytes | Measure::Peak | Measure::Leaked => "bytes",
         }
     }
 
     /// A few words for a title.
-    pub(crate) fn title(self) -> &'static str {
+    pub(crate) fn title(self, kind: Kind) -> String {
+        let words = Words::of(kind);
         match self {
-            Measure::Bytes => "bytes allocated",
-            Measure::Count => "allocations",
-            Measure::Peak => "bytes live at the heap's peak",
-            Measure::Leaked => "bytes not freed",
+            Measure::Bytes => format!("bytes {}", words.took),
+            Measure::Count => words.many_calls().to_string(),
+            Measure::Peak => format!("bytes live at {} peak", words.whose),
+            Measure::Leaked => format!("bytes {}", words.live),
         }
     }
 
@@ -139,8 +143,12 @@ impl Profile {
     ///
     /// # Errors
     /// When a log can't be read.
-    pub(crate) fn read(logs: &[PathBuf], names: &NameOptions) -> anyhow::Result<Profile> {
-        let logs = SiteLogs::read(logs, 1)?;
+    pub(crate) fn read(
+        logs: &[PathBuf],
+        kind: Kind,
+        names: &NameOptions,
+    ) -> anyhow::Result<Profile> {
+        let logs = SiteLogs::read(logs, kind, 1)?;
         let sites = &logs.sites;
         let tree = &sites.tree;
         let naming = Naming::find(tree, 0..tree.places().len(), names, logs.start_unix_ns);
@@ -149,6 +157,7 @@ impl Profile {
             places: (0..tree.places().len())
                 .map(|place| Place::of(&naming, tree, place))
                 .collect(),
+            kind,
             samples: Vec::new(),
             start_unix_ns: logs.start_unix_ns.unwrap_or_default(),
             duration_ns: logs.duration_ns,
@@ -238,6 +247,7 @@ pub(crate) mod example {
                 ),
                 place(0x1300, vec![frame("keep", 14, false)]),
             ],
+            kind: Kind::Heap,
             samples: vec![
                 Sample {
                     stack: vec![1, 0],

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use memspy_analysis::log::Log;
 use memspy_analysis::printable;
-use memspy_analysis::site::Sites;
+use memspy_analysis::site::{Kind, Sites};
 
 use crate::terminal::show;
 
@@ -23,13 +23,13 @@ pub(crate) struct SiteLogs {
 }
 
 impl SiteLogs {
-    /// Reads logs to their ends; for `short` see [`Sites::new`].
+    /// Reads logs to their ends; for `kind` and `short` see [`Sites::new`].
     ///
     /// # Errors
     /// When a log can't be read.
-    pub(crate) fn read(paths: &[PathBuf], short: u64) -> anyhow::Result<SiteLogs> {
+    pub(crate) fn read(paths: &[PathBuf], kind: Kind, short: u64) -> anyhow::Result<SiteLogs> {
         let mut read = SiteLogs {
-            sites: Sites::new(short),
+            sites: Sites::new(kind, short),
             start_unix_ns: None,
             duration_ns: 0,
             complete: true,

@@ -15,6 +15,7 @@ use memspy_analysis::site::{Figures, Sites};
 
 use crate::exit;
 use crate::naming::{NameOptions, Naming};
+use crate::site_kind::SiteKind;
 use crate::site_logs::SiteLogs;
 use crate::terminal::say;
 
@@ -25,7 +26,9 @@ pub(crate) use top::{TopSite, text as top_text, top};
 /// Show which code asked for memory.
 ///
 /// A site is a call stack from which memory was asked for; a log without stacks has one for each call and size. An
-/// allocation is a successful call of the malloc family. At the peak: when the process's heap was largest.
+/// allocation is a successful call of the malloc family. With --kind mappings, sites are those of the program's own
+/// mmap, mremap, brk and sbrk, in whole pages; what malloc takes from the kernel is in its blocks already. At the peak:
+/// when the process's heap (or what --kind counts) was largest.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -33,11 +36,16 @@ Examples:
   memspy sites --sort live --source memspy.app.4711.jsonl   what was not freed, with source lines
   memspy sites --by function --top 30 logs/                 all processes of a run, by function
   memspy sites --by function --skip xmalloc --skip g_ LOG   who calls these wrappers of malloc
+  memspy sites --kind mappings --sort live LOG              what the program mapped itself and never unmapped
   memspy sites --json memspy.app.4711.jsonl | jq '.sites[].bytes'")]
 pub(crate) struct Args {
     /// Logs, or directories of logs; `-` is standard input
     #[arg(required = true, value_name = "LOG")]
     logs: Vec<PathBuf>,
+
+    /// Which memory
+    #[arg(long, value_enum, default_value_t)]
+    kind: SiteKind,
 
     /// What makes a site
     #[arg(long, value_enum, default_value_t = By::Stack)]
@@ -59,7 +67,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value_t = 12)]
     depth: usize,
 
-    /// A block is short-lived when it is freed before its thread has made N further allocations
+    /// A block is short-lived when it is freed before its thread has made N further allocations; a mapping likewise
     #[arg(long, value_name = "N", default_value_t = 1)]
     short: u64,
 
@@ -95,13 +103,13 @@ pub(crate) enum By {
 pub(crate) enum Sort {
     /// Bytes asked for
     Bytes,
-    /// Number of allocations
+    /// Number of calls that succeeded
     Count,
-    /// Bytes live at the heap's peak
+    /// Bytes live at the peak
     Peak,
-    /// Bytes not freed at the end
+    /// Bytes not given back at the end
     Live,
-    /// Number of short-lived blocks
+    /// Number of short-lived blocks or mappings
     Short,
     /// Number of failed calls
     Failures,
@@ -123,7 +131,7 @@ impl Sort {
 
 /// Prints the report.
 pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
-    let logs = SiteLogs::read(&args.logs, args.short)?;
+    let logs = SiteLogs::read(&args.logs, args.kind.into(), args.short)?;
     let report = if args.by == By::Stack {
         by_stack(args, &logs)
     } else {

@@ -9,7 +9,7 @@ use std::io::{self, Write as _};
 use std::path::PathBuf;
 
 use memspy_analysis::log::Log;
-use memspy_analysis::site::Sites;
+use memspy_analysis::site::{Kind, Sites};
 use memspy_analysis::summary::Summary;
 
 use crate::colour::Colour;
@@ -50,7 +50,7 @@ pub(crate) struct Args {
 /// When a log can't be read.
 pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
     let mut summaries = Vec::new();
-    let mut sites = Sites::new(1);
+    let mut sites = Sites::new(Kind::Heap, 1);
     for log in Log::open_all(&args.logs)? {
         let has_stacks = log.start().is_some_and(|start| &*start.stacks != "off");
         summaries.push(match has_stacks {

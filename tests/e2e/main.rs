@@ -24,6 +24,8 @@ mod gate;
 mod guide;
 /// Leak mode: what a check finds, held against Valgrind, and that it leaves the host alone.
 mod leaks;
+/// `memspy sites --kind mappings`: what programs map themselves.
+mod mapping_sites;
 /// `memspy maps`, `where`, `timeline`: the address space against /proc and strace.
 mod maps;
 /// Names in reports: files, builds, debug information near and far, and what can be wrong with them.

@@ -65,6 +65,44 @@ pub struct Break {
     pub highest: Address,
 }
 
+/// A change of what one call of the program itself holds: of the pages that it mapped, or of the
+/// bytes by which it moved the break up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shift {
+    /// memspy's number of the thread that made the call.
+    pub thread: u32,
+    /// The call's number in its thread.
+    pub n: u64,
+    /// Whether the call was the parent's, before a fork.
+    pub inherited: bool,
+    /// Bytes that it holds from now on; otherwise bytes that it holds no more.
+    pub gained: bool,
+    /// How many.
+    pub bytes: u64,
+}
+
+/// A part of the heap segment that the program got by moving the break itself.
+#[derive(Clone, Copy, Debug)]
+struct Growth {
+    from: Address,
+    to: Address,
+    thread: u32,
+    n: u64,
+    inherited: bool,
+}
+
+impl Growth {
+    fn shift(&self, gained: bool, bytes: u64) -> Shift {
+        Shift {
+            thread: self.thread,
+            n: self.n,
+            inherited: self.inherited,
+            gained,
+            bytes,
+        }
+    }
+}
+
 /// The mappings, without overlaps, by their first byte.
 #[derive(Debug)]
 pub struct Mappings {
@@ -75,7 +113,11 @@ pub struct Mappings {
     by_program: Mapped,
     by_malloc: Mapped,
     brk: Option<Break>,
+    /// What the program's own moves of the break have given it, from the lowest address up.
+    growths: Vec<Growth>,
+    growth_bytes: u64,
     arenas: BTreeMap<Address, Arena>,
+    shifts: Vec<Shift>,
 }
 
 impl Default for Mappings {
@@ -93,7 +135,10 @@ impl Mappings {
             by_program: Mapped::default(),
             by_malloc: Mapped::default(),
             brk: None,
+            growths: Vec::new(),
+            growth_bytes: 0,
             arenas: BTreeMap::new(),
+            shifts: Vec::new(),
         }
     }
 
@@ -128,6 +173,22 @@ impl Mappings {
         self.brk
     }
 
+    /// Bytes that the program's own calls hold: of its mappings, and of its moves of the break.
+    pub fn held_by_program(&self) -> u64 {
+        self.by_program.bytes.saturating_add(self.growth_bytes)
+    }
+
+    /// What the last step about mappings or the break did to what the program's own calls hold, in
+    /// order. A call may lose a range and get parts of it back at once.
+    pub fn shifts(&self) -> &[Shift] {
+        &self.shifts
+    }
+
+    /// To be called before each step about mappings or the break.
+    pub(super) fn forget_shifts(&mut self) {
+        self.shifts.clear();
+    }
+
     /// The heaps of thread arenas by their first byte.
     pub fn arenas(&self) -> impl Iterator<Item = &Arena> {
         self.arenas.values()
@@ -160,13 +221,27 @@ impl Mappings {
 
     fn put(&mut self, start: Address, mapping: Mapping) {
         self.share(&mapping).add(mapping.end - start);
+        self.shift(start, &mapping, true);
         self.ranges.insert(start, mapping);
     }
 
     fn take(&mut self, start: Address) -> Option<Mapping> {
         let mapping = self.ranges.remove(&start)?;
         self.share(&mapping).remove(mapping.end - start);
+        self.shift(start, &mapping, false);
         Some(mapping)
+    }
+
+    fn shift(&mut self, start: Address, mapping: &Mapping, gained: bool) {
+        if mapping.via.is_none() {
+            self.shifts.push(Shift {
+                thread: mapping.thread,
+                n: mapping.n,
+                inherited: mapping.inherited,
+                gained,
+                bytes: mapping.end - start,
+            });
+        }
     }
 
     fn share(&mut self, mapping: &Mapping) -> &mut Mapped {
@@ -199,7 +274,7 @@ impl Mappings {
         self.remove(call.old, call.old_size);
     }
 
-    /// The second half of an mremap: the new range is there.
+    /// The second half of an mremap: the new range is there, and this call is who made it.
     pub(super) fn mremap(&mut self, step: &Step, call: &Mremap) {
         let lifted = self.lifted.iter().position(|(old, _)| *old == call.old);
         let before = lifted.map(|at| self.lifted.swap_remove(at).1);
@@ -208,23 +283,51 @@ impl Mappings {
         if end <= call.addr {
             return;
         }
-        let mapping = before.unwrap_or(Mapping {
+        let (prot, flags, fd, offset) = before.map_or((0, 0, -1, 0), |mapping| {
+            (mapping.prot, mapping.flags, mapping.fd, mapping.offset)
+        });
+        let mapping = Mapping {
             end,
-            prot: 0,
-            flags: 0,
-            fd: -1,
-            offset: 0,
+            prot,
+            flags,
+            fd,
+            offset,
             via: step.event.via,
             stack: step.event.stack,
             t: step.time,
             thread: step.thread,
             n: step.n,
             inherited: false,
-        });
-        self.put(call.addr, Mapping { end, ..mapping });
+        };
+        self.put(call.addr, mapping);
     }
 
-    pub(super) fn set_break(&mut self, call: &Brk) {
+    pub(super) fn set_break(&mut self, step: &Step, call: &Brk) {
+        while let Some(growth) = self.growths.last_mut()
+            && growth.to > call.to
+        {
+            let bytes = growth.to - growth.from.max(call.to);
+            self.shifts.push(growth.shift(false, bytes));
+            self.growth_bytes -= bytes;
+            growth.to -= bytes;
+            if growth.to == growth.from {
+                self.growths.pop();
+            }
+        }
+        let lowest = self.growths.last().map_or(0, |growth| growth.to);
+        let from = call.from.max(lowest);
+        if step.event.via.is_none() && call.to > from {
+            let growth = Growth {
+                from,
+                to: call.to,
+                thread: step.thread,
+                n: step.n,
+                inherited: false,
+            };
+            self.shifts.push(growth.shift(true, call.to - from));
+            self.growth_bytes += call.to - from;
+            self.growths.push(growth);
+        }
         let brk = self.brk.get_or_insert(Break {
             first: call.from,
             now: call.from,
@@ -245,6 +348,9 @@ impl Mappings {
     pub(super) fn inherit(&mut self) {
         for mapping in self.ranges.values_mut() {
             mapping.inherited = true;
+        }
+        for growth in &mut self.growths {
+            growth.inherited = true;
         }
         self.by_program.peak = self.by_program.bytes;
         self.by_malloc.peak = self.by_malloc.bytes;
@@ -400,7 +506,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mapping_that_moves_keeps_what_made_it() {
+    fn a_mapping_that_moves_was_made_by_the_call_that_moved_it() {
         let mut mappings = Mappings::new(4096);
         map(&mut mappings, 0x10000, 0x2000, Some(Via::Call(Op::Malloc)));
         let call = Mremap {
@@ -425,7 +531,61 @@ mod tests {
         mappings.mremap(&step, &call);
         assert_eq!(ranges(&mappings), [(0x50000, 0x58000, 3)]);
         let via = mappings.at(0x50000).and_then(|(_, mapping)| mapping.via);
-        assert_eq!(via, Some(Via::Call(Op::Malloc)));
+        assert_eq!(via, Some(Via::Call(Op::Realloc)));
+    }
+
+    #[test]
+    fn a_call_of_the_program_loses_what_is_unmapped_and_gains_the_rest_back() {
+        let mut mappings = Mappings::new(4096);
+        map(&mut mappings, 0x10000, 0x4000, None);
+        map(&mut mappings, 0x20000, 0x4000, Some(Via::Call(Op::Malloc)));
+        let shift = |mappings: &mut Mappings| {
+            let net = mappings.shifts().iter().map(|it| {
+                let bytes = it.bytes as i64;
+                if it.gained { bytes } else { -bytes }
+            });
+            let net = net.sum::<i64>();
+            mappings.forget_shifts();
+            net
+        };
+        assert_eq!(shift(&mut mappings), 0x4000);
+        mappings.remove(0x11000, 0x1000);
+        assert_eq!(shift(&mut mappings), -0x1000);
+        mappings.remove(0x20000, 0x4000);
+        assert_eq!(shift(&mut mappings), 0);
+    }
+
+    #[test]
+    fn the_programs_part_of_the_heap_segment_is_what_its_own_moves_left_there() {
+        let mut mappings = Mappings::new(4096);
+        let mut brk = |from: Address, to: Address, via: Option<Via>| {
+            let event = event(via);
+            let step = Step {
+                time: 1,
+                half: Half::Whole,
+                event: &event,
+                thread: 1,
+                n: from,
+                text: b"",
+            };
+            let (hint, delta) = (0, 0);
+            mappings.set_break(
+                &step,
+                &Brk {
+                    from,
+                    to,
+                    hint,
+                    delta,
+                },
+            );
+            mappings.held_by_program()
+        };
+        assert_eq!(brk(0x1000, 0x5000, Some(Via::Call(Op::Malloc))), 0);
+        assert_eq!(brk(0x5000, 0x7000, None), 0x2000);
+        assert_eq!(brk(0x7000, 0x9000, None), 0x4000);
+        assert_eq!(brk(0x9000, 0xa000, Some(Via::Call(Op::Malloc))), 0x4000);
+        assert_eq!(brk(0xa000, 0x6800, None), 0x1800);
+        assert_eq!(brk(0x6800, 0x2000, Some(Via::Call(Op::Free))), 0);
     }
 
     #[test]

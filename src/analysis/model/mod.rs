@@ -6,7 +6,7 @@ mod mapping;
 
 pub use code::{Modules, Stacks};
 pub use heap::{Counts, Heap, Level, LiveBlock, Oddities, Peak};
-pub use mapping::{Break, Mapped, Mapping, Mappings};
+pub use mapping::{Break, Mapped, Mapping, Mappings, Shift};
 
 use crate::event::What;
 use crate::merge::{Half, Step};
@@ -57,6 +57,7 @@ impl Memory {
     }
 
     fn rare(&mut self, step: &Step) {
+        self.mappings.forget_shifts();
         if step.event.err.is_some() {
             return;
         }
@@ -67,7 +68,7 @@ impl Memory {
             What::Mremap(call) if step.half == Half::Release => self.mappings.lift(call),
             What::Mremap(call) => self.mappings.mremap(step, call),
             What::Mprotect { range, prot } => self.mappings.protect(*range, *prot),
-            What::Brk(call) => self.mappings.set_break(call),
+            What::Brk(call) => self.mappings.set_break(step, call),
             What::Arena(arena) => self.mappings.arena(arena),
             What::Stack(node) => self.stacks.add(*node),
             What::Module(module) => self.modules.add(module),

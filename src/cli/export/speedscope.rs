@@ -33,7 +33,7 @@ pub(crate) fn document(profile: &Profile, name: &str) -> Value {
             };
             json!({
                 "type": "sampled",
-                "name": measure.title(),
+                "name": measure.title(profile.kind),
                 "unit": if measure == Measure::Count { "none" } else { "bytes" },
                 "startValue": 0,
                 "endValue": weights.iter().fold(0, |sum: u64, weight| sum.saturating_add(*weight)),

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use memspy_analysis::printable;
-use memspy_analysis::site::{Figures, Site, Sites};
+use memspy_analysis::site::{Figures, Site, Sites, Taken};
 use memspy_symbol::Frame;
 
 use super::By;
@@ -17,6 +17,8 @@ pub(crate) struct Group {
     /// Safe to print.
     pub(crate) name: String,
     pub(crate) figures: Figures,
+    /// How the memory of all of them was taken; `None` when of some so, of some so.
+    pub(crate) taken: Option<Taken>,
     /// How many sites.
     pub(crate) sites: u64,
 }
@@ -29,9 +31,11 @@ pub(crate) fn groups(sites: &Sites, naming: &Naming, by: By, skip: &[String]) ->
         let group = groups.entry(name.clone()).or_insert_with(|| Group {
             name,
             figures: Figures::default(),
+            taken: Some(site.taken),
             sites: 0,
         });
         group.figures.add(&site.figures);
+        group.taken = group.taken.filter(|taken| *taken == site.taken);
         group.sites += 1;
     }
     groups.into_values().collect()

@@ -1,8 +1,9 @@
 //! The answer of `memspy sites`, as its JSON document has it; the text is made from the same.
 
 use memspy_analysis::event::Cut;
+use memspy_analysis::model::Level;
 use memspy_analysis::printable;
-use memspy_analysis::site::{Figures, Site};
+use memspy_analysis::site::{Figures, Kind, Site, Taken};
 use serde::Serialize;
 
 use super::group::Group;
@@ -19,6 +20,8 @@ pub(crate) struct Report {
     pub(crate) complete: bool,
     /// Which programs.
     pub(crate) programs: String,
+    /// Which memory.
+    pub(crate) kind: Kind,
     pub(crate) by: By,
     pub(crate) sort: Sort,
     /// Further allocations before which a short-lived block is freed.
@@ -27,6 +30,8 @@ pub(crate) struct Report {
     pub(crate) stacks: bool,
     /// Over all sites.
     pub(crate) total: Figures,
+    /// What the programs mapped by their own calls, counted in `total` or not.
+    pub(crate) program_mapped: Level,
     pub(crate) sites: Vec<Entry>,
     /// Sites that are not shown.
     pub(crate) left_out: usize,
@@ -42,6 +47,9 @@ pub(crate) struct Report {
 pub(crate) struct Entry {
     #[serde(flatten)]
     pub(crate) figures: Figures,
+    /// How its memory was taken; of a group of sites of both kinds: missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) taken: Option<Taken>,
     /// Of a group: its name, and how many sites it has.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) name: Option<String>,
@@ -126,6 +134,7 @@ impl Report {
         let left_out = groups.len() - shown;
         let entry = |group: Group| Entry {
             figures: group.figures,
+            taken: group.taken,
             name: Some(group.name),
             sites: Some(group.sites),
             call: None,
@@ -146,11 +155,13 @@ impl Report {
             schema: 1,
             complete: logs.complete,
             programs: logs.title(),
+            kind: logs.sites.kind(),
             by: args.by,
             sort: args.sort,
             short: args.short,
             stacks: logs.sites.have_stacks(),
             total: logs.sites.total(),
+            program_mapped: logs.sites.program_mapped(),
             sites: Vec::new(),
             left_out: 0,
             unnamed: naming.unnamed(),
@@ -190,6 +201,7 @@ fn entry(
     }
     Entry {
         figures: site.figures,
+        taken: Some(site.taken),
         name: None,
         sites: None,
         call: site.call.map(|call| Call {

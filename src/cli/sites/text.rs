@@ -2,10 +2,11 @@
 
 use std::fmt::Write as _;
 
-use memspy_analysis::site::Figures;
+use memspy_analysis::site::{Figures, Kind};
 
 use super::report::{Entry, Line, Report};
 use crate::amount::{bytes, count, percent};
+use crate::site_kind::Words;
 
 /// The whole report.
 pub(crate) fn text(report: &Report) -> String {
@@ -40,19 +41,32 @@ fn line(out: &mut String, text: std::fmt::Arguments) {
 
 fn head(out: &mut String, report: &Report) {
     let total = &report.total;
+    let words = Words::of(report.kind);
     let state = if report.complete { "" } else { ", INCOMPLETE" };
     line(out, format_args!("{}{state}", report.programs));
     line(
         out,
         format_args!(
-            "{} in {}, {} at the peak, {} in {} not freed",
+            "{} in {}, {} at the peak, {} in {} {}",
             bytes(total.bytes),
-            allocations(total.blocks),
+            words.calls(total.blocks),
             bytes(total.peak_bytes),
             bytes(total.live_bytes),
-            blocks(total.live_blocks),
+            words.pieces(total.live_blocks),
+            words.live,
         ),
     );
+    let mapped = report.program_mapped;
+    if report.kind == Kind::Heap && mapped.blocks > 0 {
+        let calls = Words::of(Kind::Mappings).calls(mapped.blocks);
+        line(
+            out,
+            format_args!(
+                "The program also mapped {} itself, in {calls}: see --kind mappings",
+                bytes(mapped.bytes)
+            ),
+        );
+    }
     if !report.stacks && !report.sites.is_empty() {
         line(
             out,
@@ -82,13 +96,10 @@ fn site(out: &mut String, report: &Report, rank: usize, entry: &Entry) {
             "\n#{rank:<3} {:>10} {:>6}  in {}{title}",
             bytes(it.bytes),
             percent(it.bytes, report.total.bytes),
-            allocations(it.blocks),
+            Words::of_taken(entry.taken).calls(it.blocks),
         ),
     );
-    line(
-        out,
-        format_args!("     {}", details(report, it, entry.sites)),
-    );
+    line(out, format_args!("     {}", details(report, entry)));
     for frame in entry.stack.iter().flatten() {
         function(out, frame);
     }
@@ -106,7 +117,9 @@ fn site(out: &mut String, report: &Report, rank: usize, entry: &Entry) {
     }
 }
 
-fn details(report: &Report, it: &Figures, sites: Option<u64>) -> String {
+fn details(report: &Report, entry: &Entry) -> String {
+    let it: &Figures = &entry.figures;
+    let words = Words::of_taken(entry.taken);
     let mut details = vec![format!(
         "at the peak {} ({})",
         bytes(it.peak_bytes),
@@ -114,9 +127,10 @@ fn details(report: &Report, it: &Figures, sites: Option<u64>) -> String {
     )];
     if it.live_blocks > 0 {
         details.push(format!(
-            "not freed {} in {}",
+            "{} {} in {}",
+            words.live,
             bytes(it.live_bytes),
-            blocks(it.live_blocks)
+            words.pieces(it.live_blocks)
         ));
     }
     if it.short_lived > 0 {
@@ -128,7 +142,7 @@ fn details(report: &Report, it: &Figures, sites: Option<u64>) -> String {
     if it.failures > 0 {
         details.push(format!("{} failed", count(it.failures)));
     }
-    if let Some(sites) = sites {
+    if let Some(sites) = entry.sites {
         details.push(format!(
             "{} {}",
             count(sites),
@@ -167,21 +181,4 @@ fn cut(why: &str) -> &'static str {
         "unwind" => "there is no unwind data",
         _ => "its callers are not in the log",
     }
-}
-
-fn allocations(allocations: u64) -> String {
-    let noun = if allocations == 1 {
-        "allocation"
-    } else {
-        "allocations"
-    };
-    format!("{} {noun}", count(allocations))
-}
-
-fn blocks(blocks: u64) -> String {
-    format!(
-        "{} {}",
-        count(blocks),
-        if blocks == 1 { "block" } else { "blocks" }
-    )
 }
