@@ -40,7 +40,7 @@ enum Task {
     Locate {
         module: usize,
     },
-    /// `strict`: only the symbol table; a worker died over the debug information.
+    /// `strict`: only the plain symbol table; a worker died over the rest.
     Name {
         module: usize,
         files: Files,
@@ -194,6 +194,7 @@ impl Search<'_> {
         if strict {
             let debug = files.debug.take();
             files.symbols = files.symbols.or(debug);
+            files.mini = None;
         }
         let patience = self.finder.patience;
         let options = self.finder.options.clone();

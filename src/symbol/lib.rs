@@ -22,6 +22,7 @@ mod demangle;
 mod finder;
 mod frame;
 mod locate;
+mod mini;
 mod module;
 mod names;
 mod problem;

@@ -2,7 +2,8 @@
 //!
 //! The build id in the log decides: a file with another one is never used, whatever its path. Tried
 //! in turn: the module itself if it carries debug information; a debug file under a `.build-id`
-//! directory; the module's debug link; `debuginfod-find`.
+//! directory; the module's debug link; `debuginfod-find`. Where none of them has it, a stripped module
+//! may have a small packed table of function names in itself.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -14,7 +15,7 @@ use object::{Endianness, FileKind, ReadCache, ReadRef, SectionIndex};
 
 use crate::debug_link::DebugLink;
 use crate::wire::{FilePath, Files};
-use crate::{Module, Options, Problem, debuginfod};
+use crate::{Module, Options, Problem, debuginfod, mini};
 
 /// The files with the names of `module`, and what is wrong with it. Runs in a worker.
 pub(crate) fn locate(module: &Module, options: &Options) -> (Files, Option<Problem>) {
@@ -26,7 +27,13 @@ pub(crate) fn locate(module: &Module, options: &Options) -> (Files, Option<Probl
         Ok(own) if own.debug => (files(Some(path.clone()), Some(path)), None),
         Ok(own) => {
             let (debug, problem) = separate(module, &own, &path, options);
-            (files(debug, Some(path)), problem)
+            let mini = debug.is_none() && !own.symbols && own.mini;
+            let problem = problem.filter(|problem| !mini || *problem != Problem::Stripped);
+            let files = Files {
+                mini: mini.then(|| FilePath(path.clone())),
+                ..files(debug, Some(path))
+            };
+            (files, problem)
         }
         Err(problem) => match by_build_id(module, options) {
             Some(debug) => (files(Some(debug), None), None),
@@ -39,6 +46,7 @@ fn files(debug: Option<PathBuf>, symbols: Option<PathBuf>) -> Files {
     Files {
         debug: debug.map(FilePath),
         symbols: symbols.map(FilePath),
+        mini: None,
     }
 }
 
@@ -100,6 +108,7 @@ struct Contents {
     build_id: Option<String>,
     debug: bool,
     symbols: bool,
+    mini: bool,
     debug_link: Option<DebugLink>,
     changed_unix_ns: Option<u64>,
 }
@@ -146,6 +155,7 @@ impl Contents {
             symbols: sections
                 .symbols(endian, data, elf::SHT_SYMTAB)
                 .is_ok_and(|table| table.section() != SectionIndex(0) && !table.is_empty()),
+            mini: has(mini::SECTION),
             debug_link: sections
                 .section_by_name(endian, b".gnu_debuglink")
                 .and_then(|(_, section)| section.data(endian, data).ok())

@@ -22,6 +22,8 @@ pub enum Problem {
     Broken(String),
     /// The debug information can't be read, the symbol table may; the reader's words.
     BadDebug(String),
+    /// The small packed symbol table (MiniDebugInfo) can't be read; the reader's words.
+    BadMini(String),
     /// A reader died or hung over this file.
     Fatal(String),
     /// Neither debug information nor a symbol table: only exported functions have names.
@@ -33,7 +35,7 @@ impl Problem {
     pub fn is_total(&self) -> bool {
         !matches!(
             self,
-            Problem::BadDebug(_) | Problem::Stripped | Problem::Fatal(_)
+            Problem::BadDebug(_) | Problem::BadMini(_) | Problem::Stripped | Problem::Fatal(_)
         )
     }
 }
@@ -64,6 +66,11 @@ impl fmt::Display for Problem {
             Problem::BadDebug(why) => write!(
                 f,
                 "has debug information that cannot be read, names come from its symbol table: {why}"
+            ),
+            Problem::BadMini(why) => write!(
+                f,
+                "has a packed symbol table (.gnu_debugdata) that cannot be read, only exported \
+                 functions have names: {why}"
             ),
             Problem::Fatal(why) => write!(f, "stopped the reader of symbols: {why}"),
             Problem::Stripped => write!(

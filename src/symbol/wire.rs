@@ -40,6 +40,9 @@ pub(crate) struct Files {
     pub debug: Option<FilePath>,
     /// The module itself, for its symbol table.
     pub symbols: Option<FilePath>,
+    /// The module itself, when its own functions have names in a small packed table only.
+    #[serde(default)]
+    pub mini: Option<FilePath>,
 }
 
 /// A path in JSON, which has no bytes.

@@ -10,6 +10,7 @@ use blazesym::symbolize::{CodeInfo, Input, Sym, Symbolized, Symbolizer};
 use crate::demangle::demangled;
 use crate::frame::{Frame, cut};
 use crate::locate::locate;
+use crate::mini::MiniSymbols;
 use crate::wire::{Answer, Files, Request};
 use crate::{Options, Problem};
 
@@ -31,11 +32,17 @@ pub fn serve(input: impl BufRead, mut output: impl Write) -> io::Result<()> {
                 addresses,
             } => {
                 let reader = readers.with(&options);
-                let problem = reader.problem(&files);
-                let debug = problem.is_none();
+                let mini = files.mini.as_ref().map(|file| MiniSymbols::read(&file.0));
+                let bad_debug = reader.problem(&files);
+                let debug = bad_debug.is_none();
+                let bad_mini = || Some(Problem::BadMini(mini.as_ref()?.problem.clone()?));
+                let problem = bad_debug.or_else(bad_mini);
                 answer(&mut output, &Answer::Opened { problem })?;
                 for address in addresses {
-                    let frames = reader.frames(&files, debug, address);
+                    let frames = match &mini {
+                        Some(mini) => mini.frames(address),
+                        None => reader.frames(&files, debug, address),
+                    };
                     answer(&mut output, &Answer::Frames(frames))?;
                 }
             }
@@ -133,6 +140,14 @@ fn elf(path: &Path, debug_syms: bool) -> Source<'static> {
     let mut elf = Elf::new(path);
     elf.debug_syms = debug_syms;
     Source::Elf(elf)
+}
+
+impl MiniSymbols {
+    /// The frame at an address of the file; the other reader does not know such files.
+    fn frames(&self, address: u64) -> Vec<Frame> {
+        let name = self.name(address);
+        name.iter().map(|name| frame(name, None, false)).collect()
+    }
 }
 
 /// blazesym has the real function first and the innermost last; frames go the other way.

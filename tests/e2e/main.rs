@@ -28,6 +28,8 @@ mod leaks;
 mod mapping_sites;
 /// `memspy maps`, `where`, `timeline`: the address space against /proc and strace.
 mod maps;
+/// Names from the packed symbol tables of stripped programs.
+mod mini_names;
 /// Names in reports: files, builds, debug information near and far, and what can be wrong with them.
 mod names;
 /// `memspy run`: launching, environment, signals, exit status, place of the logs.
