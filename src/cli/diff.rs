@@ -7,7 +7,7 @@ use std::cmp::Reverse;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use memspy_analysis::site::Figures;
+use memspy_analysis::site::{Figures, Kind};
 use serde::Serialize;
 
 use crate::exit;
@@ -103,7 +103,7 @@ struct Side {
 
 /// Prints the report.
 pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
-    let read = |path: &Path| SiteLogs::read(&[path.to_path_buf()], 1);
+    let read = |path: &Path| SiteLogs::read(&[path.to_path_buf()], Kind::Heap, 1);
     let (old, new) = (read(&args.old)?, read(&args.new)?);
     let report = report(args, &old, &new);
     let answer = if args.json {
