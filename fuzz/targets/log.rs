@@ -5,7 +5,7 @@ use std::path::Path;
 
 use memspy_analysis::log::Log;
 use memspy_analysis::replay::replay;
-use memspy_analysis::site::Sites;
+use memspy_analysis::site::{Kind, Sites};
 use memspy_analysis::space::{Moment, Picture, Space, Story, Timeline, Trace, View};
 use memspy_analysis::summary::Summary;
 use memspy_analysis::tree::Tree;
@@ -32,7 +32,7 @@ pub(super) fn read(path: &Path) {
     };
     let starts: Vec<_> = logs.iter().map(Log::start).collect();
     let _ = Tree::of(&starts);
-    let mut sites = Sites::new(3);
+    let mut sites = Sites::new(Kind::All, 3);
     for log in &logs {
         answers(log, &mut sites);
     }
