@@ -28,6 +28,7 @@ mod naming;
 mod one_log;
 mod preflight;
 mod profile;
+mod progress;
 mod recover;
 mod run;
 mod shim_file;

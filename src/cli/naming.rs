@@ -8,7 +8,7 @@ use memspy_analysis::printable;
 use memspy_symbol::{Frame, Module, Names, Options, Problem};
 use serde::Serialize;
 
-use crate::{signal, symbol_worker};
+use crate::{progress, signal, symbol_worker};
 
 /// Where names come from.
 #[derive(clap::Args, Clone, Debug)]
@@ -100,7 +100,9 @@ impl<'a> Naming<'a> {
             list.dedup();
         }
         let finder = symbol_worker::finder(args.options());
-        let names = signal::ignoring_sigpipe(|| finder.find(&modules, &addresses));
+        let total = addresses.iter().map(Vec::len).sum();
+        let find = || signal::ignoring_sigpipe(|| finder.find(&modules, &addresses));
+        let names = progress::showing("looking up names", &finder.named, total, find);
         Naming { tree, names }
     }
 

@@ -6,6 +6,7 @@
 
 use std::ffi::OsString;
 use std::io::{BufWriter, stdin, stdout};
+use std::sync::atomic::AtomicUsize;
 use std::thread;
 use std::time::Duration;
 
@@ -49,6 +50,7 @@ pub(crate) fn finder(options: Options) -> Finder {
         options,
         workers,
         patience: PATIENCE,
+        named: AtomicUsize::new(0),
     }
 }
 

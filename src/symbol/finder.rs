@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -33,6 +34,8 @@ pub struct Finder {
     pub workers: usize,
     /// How long a worker may be silent over one address or one file before it is given up.
     pub patience: Duration,
+    /// Grows by one with each address that was looked up, while [`Finder::find`] runs.
+    pub named: AtomicUsize,
 }
 
 /// One piece of work.
@@ -209,7 +212,10 @@ impl Search<'_> {
             while frames.len() < addresses.len() {
                 match link.answer(patience)? {
                     Answer::Opened { problem: found } => problem = found,
-                    Answer::Frames(found) => frames.push(found),
+                    Answer::Frames(found) => {
+                        frames.push(found);
+                        self.finder.named.fetch_add(1, Ordering::Relaxed);
+                    }
                     Answer::Located { .. } => return Err("it answered another question".into()),
                 }
             }
@@ -355,6 +361,7 @@ mod tests {
             options: Options::default(),
             workers: 2,
             patience,
+            named: AtomicUsize::new(0),
         }
     }
 
@@ -450,10 +457,12 @@ mod tests {
                 IFS=,; for address in $list; do echo '{"Frames":[{"function":"f'$address'"}]}'; done;;
             esac; done"#;
         let wanted: Vec<u64> = (0..SPLIT as u64 + 1).rev().collect();
-        let names = finder(script, LONG).find(&modules(1), std::slice::from_ref(&wanted));
+        let finder = finder(script, LONG);
+        let names = finder.find(&modules(1), std::slice::from_ref(&wanted));
         for address in wanted {
             let frames = names.frames(0, address);
             assert_eq!(frames[0].function, Some(format!("f{address}")));
         }
+        assert_eq!(finder.named.into_inner(), SPLIT + 1);
     }
 }
