@@ -102,16 +102,20 @@ fn every_difference_between_calls_and_kernel_is_explained_in_real_programs() {
 }
 
 #[test]
-fn the_model_equals_the_kernel_after_random_maps_and_unmaps() {
+fn the_model_equals_the_kernel_after_every_random_map_move_and_unmap() {
     let program = compile("remap.c");
-    for seed in ["1", "2", "3"] {
+    for (steps, seed, every) in [("3000", "1", "97"), ("300", "2", "1"), ("300", "3", "1")] {
         let dir = TestDir::new();
         let program = program.to_str().expect("a path in UTF-8");
-        let kernel = pages(&record(&dir, program, &["3000", seed]));
+        let kernel = pages(&record(&dir, program, &[steps, seed, every]));
         let log = &logs(&dir)[0];
         let report = report("maps", log, &[]);
         let snapshots = report["snapshots"].as_array().expect("a list");
-        assert!(snapshots.len() > 30, "{} snapshots", snapshots.len());
+        let number = |text: &str| text.parse::<usize>().expect("a number");
+        assert!(
+            snapshots.len() > number(steps) / number(every),
+            "seed {seed}"
+        );
         let not_ours = |one: &&Value| one["cause"] != "memspy";
         for snapshot in snapshots {
             let differences = snapshot["differences"].as_array().expect("a list");
@@ -127,6 +131,87 @@ fn the_model_equals_the_kernel_after_random_maps_and_unmaps() {
                 "seed {seed}: {page:#x} {perms} {found:?}"
             );
         }
+    }
+}
+
+/// Runs a command in gdb up to its last system call, after memspy's last snapshot, and answers what `pmap -x` prints
+/// of the process then.
+fn pmap_at_the_end(dir: &TestDir, command: &[&str]) -> String {
+    let listing = dir.join("pmap.txt");
+    let wrapper = format!(
+        "set exec-wrapper env LD_PRELOAD={} MEMSPY_LOG={}/",
+        shim().display(),
+        dir.path().display()
+    );
+    let pmap = format!(
+        "python import os; os.system('pmap -x %d > {}' % gdb.selected_inferior().pid)",
+        listing.display()
+    );
+    let mut gdb = clean("gdb");
+    gdb.args([
+        "-batch",
+        "-nx",
+        "-ex",
+        &wrapper,
+        "-ex",
+        "catch syscall exit_group",
+    ])
+    .args(["-ex", "run", "-ex", &pmap, "-ex", "continue", "--args"])
+    .args(command);
+    finish(&mut gdb).success();
+    fs::read_to_string(listing).expect("pmap's listing")
+}
+
+#[test]
+fn the_totals_are_pmaps_at_that_moment() {
+    for command in [
+        &["/bin/cat", "/etc/passwd"][..],
+        &["/bin/bash", "-c", "for i in 1 2 3; do x+=$i; done; echo $x"],
+        &[
+            "/usr/bin/python3",
+            "-c",
+            "import json; print(json.dumps([1]))",
+        ],
+    ] {
+        let dir = TestDir::new();
+        let listing = pmap_at_the_end(&dir, command);
+        let report = report("maps", &logs(&dir)[0], &[]);
+        assert_eq!(report["snapshot"]["when"], "exit", "{command:?}");
+        let ours: BTreeMap<u64, &Value> = report["ranges"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .map(|row| (address(&row["from"]), row))
+            .collect();
+        // Address, Kbytes, RSS, dirty, mode, mapping; the last line has the totals.
+        let (mut matched, mut total, mut resident) = (0, 0, (0, 0));
+        for line in listing.lines() {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            let kib = |at: usize| fields[at].parse::<u64>().expect("a number") * 1024;
+            if fields.first() == Some(&"total") {
+                total = kib(2);
+            }
+            let address = fields.first().filter(|text| text.len() == 16);
+            let Some(address) = address.and_then(|text| u64::from_str_radix(text, 16).ok()) else {
+                continue;
+            };
+            if let Some(row) = ours.get(&address)
+                && row["kind"] != "memspy"
+                && row["size"] == kib(1)
+                && let Some(bytes) = row["resident"].as_u64()
+            {
+                matched += 1;
+                resident = (resident.0 + bytes, resident.1 + kib(2));
+            }
+        }
+        assert_eq!(report["total"]["size"], total, "{command:?}: {listing}");
+        assert!(matched > 20, "{command:?}: {matched} of {listing}");
+        // After the snapshot the process went on to its end, through a few more pages.
+        let (ours, theirs) = resident;
+        assert!(
+            ours.abs_diff(theirs) < ours / 5,
+            "{command:?}: {ours}, pmap {theirs}"
+        );
     }
 }
 

@@ -1,5 +1,6 @@
-// Maps, protects, moves and unmaps memory at random, and now and then tries an exec that fails: memspy takes a
-// snapshot before each exec. Prints its own /proc/self/maps at the end. Arguments: steps, seed.
+// Maps, protects, moves and unmaps memory and moves the break at random, and after each `every` steps tries an exec
+// that fails: memspy takes a snapshot before each exec. Prints its own /proc/self/maps at the end.
+// Arguments: steps, seed, every.
 #define _GNU_SOURCE
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,6 +19,8 @@ static unsigned next(unsigned below) {
 int main(int argc, char **argv) {
     int steps = argc > 1 ? atoi(argv[1]) : 1000;
     state = argc > 2 ? strtoul(argv[2], NULL, 10) : 1;
+    int every = argc > 3 ? atoi(argv[3]) : 97;
+    unsigned grown = 0;
     FILE *file = tmpfile();
     if (!file || ftruncate(fileno(file), PAGES * PAGE))
         return 1;
@@ -28,7 +31,7 @@ int main(int argc, char **argv) {
         unsigned from = next(PAGES), len = 1 + next(PAGES - from);
         char *at = base + from * PAGE;
         int prot = prots[next(3)];
-        switch (next(6)) {
+        switch (next(7)) {
         case 0:
             mmap(at, len * PAGE, prot, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
             break;
@@ -44,6 +47,17 @@ int main(int argc, char **argv) {
         case 4:
             mremap(at, PAGE, PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, base + next(PAGES) * PAGE);
             break;
+        case 5:
+            if (grown && next(2)) {
+                unsigned bytes = 1 + next(grown);
+                if (sbrk(-(long)bytes) != (void *)-1)
+                    grown -= bytes;
+            } else {
+                unsigned bytes = 1 + next(PAGES * PAGE);
+                if (sbrk(bytes) != (void *)-1)
+                    grown += bytes;
+            }
+            break;
         default: {
             char *own = mmap(NULL, len * PAGE, prot, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
             char *moved = mremap(own, len * PAGE, (1 + next(PAGES)) * PAGE, MREMAP_MAYMOVE);
@@ -51,15 +65,13 @@ int main(int argc, char **argv) {
                 munmap(moved, PAGE);
         }
         }
-        if (i % 97 == 96)
+        if (i % every == every - 1)
             execl("/nonexistent", "nonexistent", NULL);
     }
-    void *brk = sbrk(5 * PAGE);
-    sbrk(-3 * PAGE);
     FILE *maps = fopen("/proc/self/maps", "r");
     char line[1024];
     while (maps && fgets(line, sizeof line, maps))
         fputs(line, stdout);
     fflush(stdout);
-    _exit(brk == (void *)-1);
+    _exit(0);
 }
