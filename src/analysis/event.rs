@@ -34,6 +34,26 @@ pub struct Event {
     pub what: What,
 }
 
+impl Default for Event {
+    /// A free(NULL) at time 0.
+    fn default() -> Event {
+        Event {
+            t: 0,
+            dt: 0,
+            tid: 0,
+            stack: 0,
+            op: Op::Free,
+            via: None,
+            err: None,
+            what: What::Free(Free {
+                ptr: 0,
+                size: None,
+                align: None,
+            }),
+        }
+    }
+}
+
 impl Event {
     /// The moment at which the call had ended, as far as the log tells.
     pub fn end(&self) -> u64 {

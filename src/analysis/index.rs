@@ -45,7 +45,7 @@ pub(crate) const LOOSE: u32 = u32::MAX;
 ///
 /// A block is one flush of one buffer, and all buffers of an image are 16 MiB unless it was told
 /// otherwise.
-const MAX_BLOCK: u64 = 64 << 20;
+pub(crate) const MAX_BLOCK: u64 = 64 << 20;
 /// Loose lines are cut into pieces of about this size.
 const LOOSE_PIECE: u64 = 1 << 20;
 /// What is read at each hop: a block line with room to spare.

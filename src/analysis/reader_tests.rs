@@ -21,7 +21,7 @@ impl Visitor for Notes {
             Half::Acquire => "acquire ",
             Half::Whole => "",
         };
-        let text = String::from_utf8_lossy(step.text);
+        let text = String::from_utf8_lossy(step.text());
         let op = text.split('"').nth(3).unwrap_or_default();
         self.0.push(format!(
             "{} {half}{op} #{}.{}",

@@ -3,7 +3,7 @@
 use crate::complete::{Completeness, Witness};
 use crate::damage::Damage;
 use crate::error::Error;
-use crate::event::{Event, Parent};
+use crate::event::{Address, Parent};
 use crate::log::Log;
 use crate::merge::{Cut, Merge, Sink, Step};
 use crate::model::{Change, Memory};
@@ -42,7 +42,7 @@ impl<A: Visitor, B: Visitor> Visitor for (A, B) {
         self.1.begin(log, memory);
     }
 
-    #[inline]
+    #[inline(always)]
     fn step(&mut self, step: &Step, change: &Change, memory: &Memory) {
         self.0.step(step, change, memory);
         self.1.step(step, change, memory);
@@ -58,7 +58,7 @@ impl<V: Visitor + ?Sized> Visitor for &mut V {
         (**self).begin(log, memory);
     }
 
-    #[inline]
+    #[inline(always)]
     fn step(&mut self, step: &Step, change: &Change, memory: &Memory) {
         (**self).step(step, change, memory);
     }
@@ -144,11 +144,12 @@ struct Stage<'v, V> {
 }
 
 impl<V: Visitor> Sink for Stage<'_, V> {
-    fn ahead(&mut self, coming: &[Event]) {
+    #[inline]
+    fn ahead(&mut self, coming: impl Iterator<Item = Address>) {
         self.memory.heap.warm(coming);
     }
 
-    #[inline]
+    #[inline(always)]
     fn step(&mut self, step: Step) -> ControlFlow<()> {
         let change = self.memory.apply(&step);
         self.witness.step(&step);
@@ -230,7 +231,7 @@ fn read_parent(
     let (mut memory, before) = inherited(&log, generation + 1);
     let cut = Cut::of(parent);
     let mut seen: HashMap<u32, u64> = HashMap::new();
-    let mut merge = Merge::up_to(&log, Some(&cut));
+    let mut merge = Merge::up_to(&log, cut);
     merge
         .run(|step| {
             memory.apply(&step);

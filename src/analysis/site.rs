@@ -79,6 +79,15 @@ pub struct Figures {
 }
 
 impl Figures {
+    /// Adds an allocation of so many bytes, which is live. Saturates.
+    #[inline]
+    pub(crate) fn one_more(&mut self, bytes: u64) {
+        self.blocks += 1;
+        self.live_blocks += 1;
+        self.bytes = self.bytes.saturating_add(bytes);
+        self.live_bytes = self.live_bytes.saturating_add(bytes);
+    }
+
     /// Adds another site's figures. Saturates.
     pub fn add(&mut self, other: &Figures) {
         for (sum, more) in [

@@ -1,16 +1,24 @@
 //! Counts what happens at each site while a log is replayed.
 
-use crate::event::{Address, Event, What};
+use crate::event::{Event, What};
 use crate::merge::Step;
-use crate::model::{Change, Level, Memory};
+use crate::model::{Change, Level, LiveBlock, Memory};
 use crate::replay::Visitor;
 use crate::site::{Figures, Kind, Taken};
 use crate::site_ledger::{Key, Ledger};
 use memspy_log::Op;
 use rustc_hash::FxHashMap;
 
-/// Something live: a block of the heap, or what a mapping call of the program still holds.
-struct Born {
+/// What is kept of a live block.
+#[derive(Clone, Copy)]
+struct Block {
+    site: usize,
+    /// Allocations that its thread had made, this one included.
+    calls: u64,
+}
+
+/// What a mapping call of the program still holds.
+struct Mapped {
     site: usize,
     /// Calls of this kind that its thread had made, this one included.
     calls: u64,
@@ -28,11 +36,12 @@ pub struct Tally {
     short: u64,
     heap: Ledger,
     mappings: Ledger,
-    blocks: FxHashMap<Address, Born>,
-    mapped: FxHashMap<CallId, Born>,
-    /// Calls that succeeded, by thread: of the malloc family, and that map.
-    allocations: FxHashMap<u32, u64>,
-    mappings_made: FxHashMap<u32, u64>,
+    /// By the blocks' numbers, see [`LiveBlock::number`].
+    blocks: Vec<Block>,
+    mapped: FxHashMap<CallId, Mapped>,
+    /// Calls that succeeded: of the malloc family, and that map.
+    allocations: CallCounts,
+    mappings_made: CallCounts,
     /// What the program's own calls mapped, whether that is counted by site or not.
     program_mapped: Level,
     /// The largest size so far of what is counted, and how many times that changed.
@@ -48,10 +57,10 @@ impl Tally {
             short,
             heap: Ledger::default(),
             mappings: Ledger::default(),
-            blocks: FxHashMap::default(),
+            blocks: Vec::new(),
             mapped: FxHashMap::default(),
-            allocations: FxHashMap::default(),
-            mappings_made: FxHashMap::default(),
+            allocations: CallCounts::default(),
+            mappings_made: CallCounts::default(),
             program_mapped: Level::default(),
             peak_bytes: 0,
             peak: 0,
@@ -71,27 +80,33 @@ impl Tally {
         heap.chain(mappings.map(|(key, figures)| (Taken::Mapping, key, figures)))
     }
 
-    fn born(&mut self, step: &Step, address: Address, size: u64) {
-        let site = self.heap.site(step.event, size, self.peak);
-        self.heap.change(site, self.peak).add(&one_more(size));
-        let born = Born {
-            site,
-            calls: next(&mut self.allocations, step.thread),
-            thread: step.thread,
-            size,
-        };
-        self.blocks.insert(address, born);
+    #[inline]
+    fn born(&mut self, event: &Event, block: &LiveBlock) {
+        let site = self.heap.site(event, block.size, self.peak);
+        self.heap.change(site, self.peak).one_more(block.size);
+        let calls = self.allocations.one_more(block.thread);
+        let born = Block { site, calls };
+        let number = block.number as usize;
+        if self.blocks.len() <= number {
+            self.blocks.resize(number + 1, born);
+        }
+        self.blocks[number] = born;
     }
 
-    fn died(&mut self, address: Address) {
+    #[inline]
+    fn died(&mut self, block: &LiveBlock) {
         // A block that came with fork is no allocation of this log.
-        let Some(born) = self.blocks.remove(&address) else {
+        if block.inherited {
+            return;
+        }
+        let Some(born) = self.blocks.get(block.number as usize) else {
             return;
         };
+        let further = self.allocations.of(block.thread) - born.calls;
         let figures = self.heap.change(born.site, self.peak);
         figures.live_blocks -= 1;
-        figures.live_bytes = figures.live_bytes.saturating_sub(born.size);
-        figures.short_lived += u64::from(is_short(&self.allocations, &born, self.short));
+        figures.live_bytes = figures.live_bytes.saturating_sub(block.size);
+        figures.short_lived += u64::from(further < self.short);
     }
 
     /// Takes what a step did to what the program's own calls hold.
@@ -126,17 +141,18 @@ impl Tally {
             {
                 let figures = self.mappings.change(born.site, self.peak);
                 figures.live_blocks -= 1;
-                figures.short_lived += u64::from(is_short(&self.mappings_made, &born, self.short));
+                let further = self.mappings_made.of(born.thread) - born.calls;
+                figures.short_lived += u64::from(further < self.short);
             }
         }
     }
 
     fn mapped_now(&mut self, step: &Step, size: u64) {
         let site = self.mappings.site(step.event, size, self.peak);
-        self.mappings.change(site, self.peak).add(&one_more(size));
-        let born = Born {
+        self.mappings.change(site, self.peak).one_more(size);
+        let born = Mapped {
             site,
-            calls: next(&mut self.mappings_made, step.thread),
+            calls: self.mappings_made.one_more(step.thread),
             thread: step.thread,
             size,
         };
@@ -195,27 +211,36 @@ fn asked_for(event: &Event) -> Option<(Taken, u64)> {
     Some((Taken::Mapping, size))
 }
 
-fn one_more(size: u64) -> Figures {
-    Figures {
-        blocks: 1,
-        bytes: size,
-        live_blocks: 1,
-        live_bytes: size,
-        ..Figures::default()
+/// How many calls of a kind each thread has made.
+#[derive(Default)]
+struct CallCounts {
+    /// The thread that made the last one and its count: most are followed by one of the same.
+    present: (u32, u64),
+    /// The counts of the others.
+    others: FxHashMap<u32, u64>,
+}
+
+impl CallCounts {
+    /// Counts a call of a thread and answers how many there were.
+    #[inline]
+    fn one_more(&mut self, thread: u32) -> u64 {
+        if self.present.0 != thread {
+            let (before, count) = self.present;
+            self.others.insert(before, count);
+            self.present = (thread, self.others.remove(&thread).unwrap_or(0));
+        }
+        self.present.1 += 1;
+        self.present.1
     }
-}
 
-/// Counts a call of a thread and answers how many there were.
-fn next(calls: &mut FxHashMap<u32, u64>, thread: u32) -> u64 {
-    let calls = calls.entry(thread).or_default();
-    *calls += 1;
-    *calls
-}
-
-/// Whether something that ends now is gone before its thread made `short` further calls.
-fn is_short(calls: &FxHashMap<u32, u64>, born: &Born, short: u64) -> bool {
-    let further = calls.get(&born.thread).map_or(0, |now| now - born.calls);
-    further < short
+    /// How many calls a thread has made.
+    #[inline]
+    fn of(&self, thread: u32) -> u64 {
+        match self.present {
+            (present, count) if present == thread => count,
+            _ => self.others.get(&thread).copied().unwrap_or(0),
+        }
+    }
 }
 
 impl Visitor for Tally {
@@ -223,13 +248,14 @@ impl Visitor for Tally {
         self.peak_bytes = level(self.kind, memory);
     }
 
+    #[inline(always)]
     fn step(&mut self, step: &Step, change: &Change, memory: &Memory) {
         if self.kind.has_heap() {
-            if let Some((address, _)) = change.died {
-                self.died(address);
+            if let Some((_, block)) = &change.died {
+                self.died(block);
             }
-            if let Some((address, block)) = change.born {
-                self.born(step, address, block.size);
+            if let Some((_, block)) = &change.born {
+                self.born(step.event, block);
                 self.raise_peak(memory);
             }
         }

@@ -278,7 +278,7 @@ impl Default for Tally {
 }
 
 impl Visitor for Tally {
-    #[inline]
+    #[inline(always)]
     fn step(&mut self, step: &Step, change: &Change, memory: &Memory) {
         if step.thread != self.present.thread {
             self.turn_to(step.thread);

@@ -122,7 +122,7 @@ impl<W: Write> Visitor for Printer<W> {
         }
         self.line.clear();
         if self.json {
-            with_tid(&mut self.line, step.text, step.event.tid);
+            with_tid(&mut self.line, step.text(), step.event.tid);
         } else {
             call::write(&mut self.line, step);
         }

@@ -18,20 +18,49 @@ use std::fmt;
 /// memspy's own longest is a start line with 4096 bytes of arguments, each of up to six bytes.
 pub const MAX_LINE: usize = 4 << 20;
 
+/// Something that takes the event of a line.
+pub(crate) trait Take {
+    /// Called once for a line that is not bad.
+    fn event(&mut self, event: Event);
+}
+
+impl Take for Option<Event> {
+    #[inline(always)]
+    fn event(&mut self, event: Event) {
+        *self = Some(event);
+    }
+}
+
 /// Reads the first line of `text`, with or without its newline.
 ///
 /// Answers the line's event and its length in bytes, blanks and newline included; the rest of
 /// `text` does not matter. The end of the text, NULs left out, ends a line without a newline.
 pub fn first_line(text: &[u8]) -> (Result<Event, BadLine>, usize) {
-    match fast::first_line(text) {
-        Some((event, len)) => (Ok(event), len),
+    let mut found = None;
+    let (result, len) = take_line(text, &mut found);
+    // What is not bad was taken.
+    let event = result.and_then(|()| found.ok_or(BadLine::NoOp));
+    (event, len)
+}
+
+/// The same for many lines: gives the event to `take` instead of answering it.
+#[inline(always)]
+pub(crate) fn take_line(text: &[u8], take: &mut impl Take) -> (Result<(), BadLine>, usize) {
+    match fast::first_line(text, take) {
+        Some(len) => (Ok(()), len),
         None => {
-            let end = || text.iter().rposition(|byte| *byte != 0);
-            let newline = memchr(b'\n', text);
-            let len = newline.or_else(end).map_or(text.len(), |last| last + 1);
-            (line(&text[..len]), len)
+            let (event, len) = unusual_line(text);
+            (event.map(|event| take.event(event)), len)
         }
     }
+}
+
+#[inline(never)]
+fn unusual_line(text: &[u8]) -> (Result<Event, BadLine>, usize) {
+    let end = || text.iter().rposition(|byte| *byte != 0);
+    let newline = memchr(b'\n', text);
+    let len = newline.or_else(end).map_or(text.len(), |last| last + 1);
+    (line(&text[..len]), len)
 }
 
 /// Reads one line by the general decoder.

@@ -9,10 +9,10 @@
 //! - A block of size 0 is a block.
 
 use super::Change;
-use crate::event::{Address, Alloc, Event, Free, Realloc, StackId, What};
+use super::block_table::BlockTable;
+use crate::event::{Address, Alloc, Free, Realloc, StackId};
 use crate::merge::{Half, Step};
 use memspy_log::Op;
-use rustc_hash::FxHashMap;
 use serde::Serialize;
 
 /// Live blocks from which on lookups are made ahead: about what a second-level cache holds.
@@ -39,9 +39,43 @@ pub struct LiveBlock {
     pub op: Op,
     /// Whether it came with fork from the parent.
     pub inherited: bool,
+    /// A number that no other live block has, given out anew when the block has died: the smallest
+    /// ones, so that a visitor can keep what it knows of blocks in an array.
+    pub number: u32,
 }
 
 const _: () = assert!(size_of::<LiveBlock>() <= 40);
+
+impl LiveBlock {
+    /// What stands where there is no block.
+    pub(super) const NONE: LiveBlock = LiveBlock {
+        size: 0,
+        t: 0,
+        n: 0,
+        stack: 0,
+        thread: 0,
+        op: Op::Malloc,
+        inherited: false,
+        number: 0,
+    };
+}
+
+/// Gives out the numbers of live blocks.
+#[derive(Debug, Default)]
+struct Numbers {
+    given: u32,
+    free: Vec<u32>,
+}
+
+impl Numbers {
+    #[inline(always)]
+    fn take(&mut self) -> u32 {
+        self.free.pop().unwrap_or_else(|| {
+            self.given += 1;
+            self.given - 1
+        })
+    }
+}
 
 /// Blocks and their bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -112,7 +146,8 @@ impl Oddities {
 /// The live blocks and what was counted on the way.
 #[derive(Debug)]
 pub struct Heap {
-    live: FxHashMap<Address, LiveBlock>,
+    live: BlockTable,
+    numbers: Numbers,
     now: Level,
     peak: Peak,
     counts: Counts,
@@ -125,7 +160,8 @@ pub struct Heap {
 impl Default for Heap {
     fn default() -> Self {
         Heap {
-            live: FxHashMap::default(),
+            live: BlockTable::default(),
+            numbers: Numbers::default(),
             now: Level::default(),
             peak: Peak::default(),
             counts: Counts::default(),
@@ -139,12 +175,12 @@ impl Default for Heap {
 impl Heap {
     /// The block at an address.
     pub fn block(&self, address: Address) -> Option<&LiveBlock> {
-        self.live.get(&address)
+        self.live.get(address)
     }
 
     /// All live blocks with their addresses, in no order.
     pub fn live(&self) -> impl Iterator<Item = (Address, &LiveBlock)> {
-        self.live.iter().map(|(address, block)| (*address, block))
+        self.live.iter()
     }
 
     /// What is live now.
@@ -172,26 +208,18 @@ impl Heap {
         self.inherited
     }
 
-    /// Looks up the blocks that coming events are about, one right after the other, so that their
+    /// Touches the blocks at these addresses, one right after the other, so that their
     /// cache misses overlap. A heap that fits into the cache does not need it.
-    pub(crate) fn warm(&self, coming: &[Event]) {
+    #[inline]
+    pub(crate) fn warm(&self, coming: impl Iterator<Item = Address>) {
         if self.live.len() < WARM_FROM {
             return;
         }
-        let mut seen = 0;
-        for event in coming {
-            let address = match &event.what {
-                What::Free(call) => call.ptr,
-                What::Alloc(call) => call.ptr,
-                What::Realloc(call) => call.old,
-                _ => continue,
-            };
-            seen ^= self.live.get(&address).map_or(0, |block| block.size);
-        }
-        std::hint::black_box(seen);
+        let touched = coming.fold(0, |seen, address| seen ^ self.live.touch(address));
+        std::hint::black_box(touched);
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn alloc(&mut self, step: &Step, call: &Alloc) -> Change {
         if call.ptr == 0 {
             self.counts.failures += u64::from(step.event.err.is_some());
@@ -200,7 +228,7 @@ impl Heap {
         self.begin(step, call.ptr, call.bytes())
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn free(&mut self, _step: &Step, call: &Free) -> Change {
         if call.ptr == 0 {
             self.counts.free_null += 1;
@@ -227,7 +255,7 @@ impl Heap {
         change
     }
 
-    #[inline]
+    #[inline(always)]
     fn begin(&mut self, step: &Step, address: Address, size: u64) -> Change {
         let block = LiveBlock {
             size,
@@ -237,10 +265,12 @@ impl Heap {
             thread: step.thread,
             op: step.event.op,
             inherited: false,
+            number: self.numbers.take(),
         };
         self.counts.allocated.add(size);
         let over = self.live.insert(address, block);
         if let Some(over) = over {
+            self.numbers.free.push(over.number);
             self.oddities.allocated_over_live += 1;
             self.now.remove(over.size);
         }
@@ -257,13 +287,14 @@ impl Heap {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn end(&mut self, address: Address) -> Option<(Address, LiveBlock)> {
         // Blocks lie 16 bytes apart.
         let slot = (address >> 4) as usize % RECENT;
-        match self.live.remove(&address) {
+        match self.live.remove(address) {
             Some(block) => {
                 self.recent[slot] = address;
+                self.numbers.free.push(block.number);
                 self.now.remove(block.size);
                 self.counts.freed.add(block.size);
                 Some((address, block))
@@ -281,7 +312,7 @@ impl Heap {
 
     /// What is live came from the parent; nothing was counted yet.
     pub(super) fn inherit(&mut self) {
-        for block in self.live.values_mut() {
+        for block in self.live.blocks_mut() {
             block.inherited = true;
         }
         self.inherited = self.now;

@@ -428,7 +428,7 @@ mod tests {
             event: &event,
             thread: 1,
             n: 1,
-            text: b"",
+            rest: b"",
         };
         let call = Mmap {
             addr,
@@ -524,7 +524,7 @@ mod tests {
             event: &event,
             thread: 1,
             n: 2,
-            text: b"",
+            rest: b"",
         };
         mappings.lift(&call);
         assert_eq!(ranges(&mappings), []);
@@ -566,7 +566,7 @@ mod tests {
                 event: &event,
                 thread: 1,
                 n: from,
-                text: b"",
+                rest: b"",
             };
             let (hint, delta) = (0, 0);
             mappings.set_break(

@@ -1,5 +1,6 @@
 //! The state of the recorded process's memory at one moment, as its log tells it.
 
+mod block_table;
 mod code;
 mod heap;
 mod mapping;
@@ -43,7 +44,7 @@ impl Memory {
     }
 
     /// Takes a step. Answers what it did to the heap's blocks.
-    #[inline]
+    #[inline(always)]
     pub fn apply(&mut self, step: &Step) -> Change {
         match &step.event.what {
             What::Alloc(call) => self.heap.alloc(step, call),
