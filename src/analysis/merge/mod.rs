@@ -87,7 +87,7 @@ impl<L: Borrow<Log>> Merge<L> {
     ///
     /// # Errors
     /// When the log can't be read any more.
-    pub fn next(&mut self) -> Result<Option<Step<'_>>, Error> {
+    pub fn next_step(&mut self) -> Result<Option<Step<'_>>, Error> {
         self.ready()?;
         let moment = self.batch.moments.get(self.next).copied();
         self.next += 1;

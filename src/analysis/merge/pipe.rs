@@ -80,3 +80,89 @@ fn replay(
         let _ = empty.send(batch);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::merge::{Merge, Step};
+    use crate::testlog::{TestLog, free, malloc, realloc};
+    use std::ops::ControlFlow;
+
+    /// A log of three threads whose blocks overlap in time, of several batches.
+    fn log(dir: &tempfile::TempDir) -> Log {
+        let mut log = TestLog::new("");
+        for round in 0..90 {
+            for thread in 1..=3 {
+                let t = |at: u64| round * 1000 + at * 10 + u64::from(thread) % 3;
+                let ptr = |at: u64| (u64::from(thread) << 32) + round * 0x10000 + at * 0x20;
+                let lines: Vec<String> = (0..90)
+                    .map(|at| match at % 3 {
+                        0 => malloc(t(at), 10 + at, ptr(at)),
+                        1 => realloc(t(at), 15, ptr(at - 1), 99, ptr(at)),
+                        _ => free(t(at), ptr(at - 1)),
+                    })
+                    .collect();
+                let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+                log.block(thread, &lines);
+            }
+        }
+        log.end(1, 100_000);
+        let path = dir.path().join("memspy.cat.4711.jsonl");
+        log.write(&path);
+        Log::open(&path).expect("a log")
+    }
+
+    fn note(step: &Step) -> (u64, crate::merge::Half, u32, u64, String) {
+        let text = String::from_utf8_lossy(step.text()).into_owned();
+        (step.time, step.half, step.thread, step.n, text)
+    }
+
+    #[test]
+    fn two_threads_give_the_same_events_in_the_same_order_as_one() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let log = log(&dir);
+        let mut alone = Vec::new();
+        let mut merge = Merge::new(&log);
+        while let Some(step) = merge.next_step().expect("readable") {
+            alone.push(note(&step));
+        }
+        // Each realloc comes twice.
+        assert_eq!(alone.len(), 90 * 3 * 120 + 1);
+        assert!(alone.is_sorted_by_key(|(time, ..)| *time));
+        let mut piped = Vec::new();
+        let mut sink = |step: Step| {
+            piped.push(note(&step));
+            ControlFlow::Continue(())
+        };
+        let done = drain(
+            &mut Order::new(&log, None),
+            &mut Table::default(),
+            &mut sink,
+        );
+        assert!(matches!(done, Ok(true)));
+        assert!(piped == alone);
+    }
+
+    #[test]
+    fn a_sink_that_has_enough_ends_both_threads() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let log = log(&dir);
+        for wanted in [1, 5000] {
+            let mut seen = 0;
+            let mut sink = |_: Step| {
+                seen += 1;
+                match seen < wanted {
+                    true => ControlFlow::Continue(()),
+                    false => ControlFlow::Break(()),
+                }
+            };
+            let done = drain(
+                &mut Order::new(&log, None),
+                &mut Table::default(),
+                &mut sink,
+            );
+            assert!(matches!(done, Ok(true)));
+            assert_eq!(seen, wanted);
+        }
+    }
+}
