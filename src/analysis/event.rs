@@ -124,6 +124,8 @@ pub enum What {
     Mark {
         /// The name, bytes from outside.
         name: Box<[u8]>,
+        /// The generation of blocks that begins with it.
+        generation: Option<u32>,
     },
     /// Head of a leak check's result.
     Check(Box<Check>),
@@ -378,8 +380,10 @@ pub struct Map {
 pub struct Check {
     /// Its number.
     pub id: u32,
-    /// `exit`, `request`, `mark`.
+    /// `exit`, `exec`, `request`.
     pub when: Box<str>,
+    /// The mark at which it was made, bytes from outside; empty without one.
+    pub mark: Box<[u8]>,
     /// How many `leak` lines follow.
     pub groups: u64,
     /// Live blocks then.
@@ -405,6 +409,8 @@ pub struct Leak {
     pub blocks: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// The generation in which they were allocated; 0: before the first mark.
+    pub generation: u32,
     /// Whether they came with fork from the parent.
     pub inherited: bool,
 }

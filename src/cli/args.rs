@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 
 use crate::{
     check, completions, diff, doctor, events, exit, explain, export, flamegraph, leaks, man, maps,
-    recover, run, shim_file, sites, summary, symbol_worker, timeline, where_,
+    mark, recover, run, shim_file, sites, snapshot, summary, symbol_worker, timeline, where_,
 };
 
 /// A flight recorder for the memory of any Linux process.
@@ -28,6 +28,8 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     Run(run::Args),
     Check(Box<check::Args>),
+    Snapshot(snapshot::Args),
+    Mark(mark::Args),
     Leaks(leaks::Args),
     Summary(summary::Args),
     Events(events::Args),

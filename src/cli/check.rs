@@ -49,12 +49,14 @@ pub(crate) fn run(args: Args) -> anyhow::Result<u8> {
         mut notes,
     } = trial;
 
+    notes.extend(args.window.left_out(&evidence)?);
     policy.budgets_only = args.asks_only_for_budgets(&evidence);
     let mut processes = evidence;
     names::fill_in(&mut processes, &args.names, &mut notes);
     default_suppressions::apply(&processes, &mut policy, &mut notes);
     for one in &mut processes {
-        one.process.skipped = args.skips(&one.process.program) || args.skips(&one.called);
+        let skipped = args.skips(&one.process.program) || args.skips(&one.called);
+        one.process.skipped = skipped || one.lacks.is_some();
         if one.events_only && !policy.budgets_only {
             one.process.doubts.push(
                 "it was recorded without leak checks (MEMSPY_MODE=events): memspy leaks lists \

@@ -10,6 +10,8 @@ pub(crate) const OK: u8 = 0;
 pub(crate) const ERROR: u8 = 1;
 /// The command line makes no sense (for `run` and `check`: [`NOT_JUDGED`], their other codes are the program's).
 pub(crate) const USAGE: u8 = 2;
+/// A running process did not answer in time, as timeout(1) says it.
+pub(crate) const TIMED_OUT: u8 = 124;
 /// memspy could not record or judge the program.
 pub(crate) const NOT_JUDGED: u8 = 125;
 /// The program exists and can't be executed.
@@ -27,6 +29,8 @@ Exit codes:
   run, check, doctor
               125 memspy can't record or judge, 126 the program can't be executed,
               127 there is no such program
+  snapshot, mark
+              0 done, 1 the process can't be asked, 124 it did not answer in time
   the others  0 done, 1 could not be done, 2 the command line makes no sense";
 
 /// An error that chose its exit code. Any other error gets the subcommand's default.

@@ -3,7 +3,6 @@
 //! A log with leak checks knows the kinds. A plain event log does not: of a block that was not
 //! freed it can't tell whether anything still pointed at it, and the report says so.
 
-use std::collections::HashMap;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 
@@ -11,12 +10,13 @@ use memspy_analysis::call_tree::{CallTree, NodeId, Translation};
 use memspy_analysis::event::StackId;
 use memspy_analysis::log::Log;
 use memspy_analysis::printable;
-use memspy_analysis::verdict::{Evidence, Frame, Totals};
+use memspy_analysis::verdict::{Evidence, Frame, Held, Point, Totals, growing};
 use serde_json::{Value, json};
 
 use crate::check::{frames, visible};
 use crate::naming::{NameOptions, Naming};
 use crate::terminal::{clean, say};
+use crate::window::WindowOptions;
 use crate::{amount, exit};
 
 /// Show what was not freed
@@ -27,6 +27,8 @@ use crate::{amount, exit};
 #[command(after_help = "\
 Examples:
   memspy leaks memspy.app.4711.jsonl
+  memspy leaks --since before --until after logs/       between two snapshots of a service
+  memspy leaks --growing logs/                          what grew from each snapshot to the next
   memspy leaks --top 0 --json logs/ | jq '.processes[].groups[].bytes'")]
 pub(crate) struct Args {
     /// Logs, or directories of logs; `-` is standard input
@@ -40,6 +42,14 @@ pub(crate) struct Args {
     /// Print one JSON document
     #[arg(long)]
     json: bool,
+
+    /// Show the call stacks that held more at each snapshot (in a log of events: at each mark) than at the one before:
+    /// the sign of a leak in a service, whether anything still points at the blocks or not
+    #[arg(long, conflicts_with_all = ["since", "until"])]
+    growing: bool,
+
+    #[command(flatten)]
+    window: WindowOptions,
 
     #[command(flatten)]
     names: NameOptions,
@@ -57,17 +67,28 @@ struct Group {
     kind: Option<&'static str>,
     inherited: bool,
     totals: Totals,
+    /// What it held at each point; only of what grows.
+    at_points: Vec<Totals>,
     stack: NodeId,
 }
 
 /// Reads the logs and prints.
 pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
     let mut tree = CallTree::default();
-    let mut processes = Vec::new();
-    for log in Log::open_all(&args.logs)? {
-        let evidence = Evidence::read(&log)?;
-        processes.push(Unfreed::of(evidence, &mut tree));
+    let window = args.window.window();
+    let logs = Log::open_all(&args.logs)?;
+    let read = logs.iter().map(|log| Evidence::read(log, &window));
+    let evidence: Vec<Evidence> = read.collect::<Result<_, _>>()?;
+    for note in args.window.left_out(&evidence)? {
+        say(&note);
     }
+    let there = evidence.into_iter().filter(|one| one.lacks.is_none());
+    let processes: Vec<Unfreed> = there
+        .map(|one| match args.growing {
+            true => Unfreed::growing(one, &mut tree),
+            false => Unfreed::of(one, &mut tree),
+        })
+        .collect();
     let shown = |unfreed: &Unfreed| match args.top {
         0 => unfreed.groups.len(),
         top => top.min(unfreed.groups.len()),
@@ -81,6 +102,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
     let report = Report {
         tree: &tree,
         naming: &naming,
+        growing: args.growing,
     };
     let text = if args.json {
         let processes = processes.iter().map(|one| report.json(one, shown(one)));
@@ -103,21 +125,14 @@ impl Unfreed {
         let mut done = Translation::default();
         let mut add = |stack: StackId| tree.add(&evidence.memory, &mut done, stack);
         let mut groups: Vec<Group> = if evidence.events_only {
-            let mut live: HashMap<(StackId, bool), Totals> = HashMap::new();
-            for (_, block) in evidence.memory.heap.live() {
-                // An inherited block's stack is a number of the parent's log.
-                let stack = if block.inherited { 0 } else { block.stack };
-                let totals = live.entry((stack, block.inherited)).or_default();
-                totals.bytes = totals.bytes.saturating_add(block.size);
-                totals.blocks += 1;
-            }
-            let group = |((stack, inherited), totals)| Group {
+            let group = |held: &Held| Group {
                 kind: None,
-                inherited,
-                totals,
-                stack: add(stack),
+                inherited: held.inherited,
+                totals: held.totals,
+                at_points: Vec::new(),
+                stack: add(held.stack),
             };
-            live.into_iter().map(group).collect()
+            evidence.live.iter().map(group).collect()
         } else {
             let leaks = evidence.process.leaks.iter().zip(&evidence.stacks);
             let group = |(leak, stack): (&memspy_analysis::verdict::Leak, &StackId)| Group {
@@ -127,6 +142,7 @@ impl Unfreed {
                     bytes: leak.bytes,
                     blocks: leak.blocks,
                 },
+                at_points: Vec::new(),
                 stack: add(*stack),
             };
             leaks.map(group).collect()
@@ -139,6 +155,20 @@ impl Unfreed {
                 group.inherited,
             )
         });
+        Unfreed { evidence, groups }
+    }
+
+    /// What held more at each point than at the one before.
+    fn growing(evidence: Evidence, tree: &mut CallTree) -> Unfreed {
+        let mut done = Translation::default();
+        let groups = growing(&evidence.points).into_iter().map(|growth| Group {
+            kind: None,
+            inherited: false,
+            totals: growth.totals.last().copied().unwrap_or_default(),
+            stack: tree.add(&evidence.memory, &mut done, growth.stack),
+            at_points: growth.totals,
+        });
+        let groups = groups.collect();
         Unfreed { evidence, groups }
     }
 
@@ -156,18 +186,20 @@ impl Unfreed {
 struct Report<'a> {
     tree: &'a CallTree,
     naming: &'a Naming<'a>,
+    growing: bool,
 }
 
 impl Report<'_> {
     fn text(&self, unfreed: &Unfreed, shown: usize) -> String {
         let process = &unfreed.evidence.process;
-        let (program, total) = (clean(&process.program), unfreed.total());
-        let mut out = format!(
-            "{program} (pid {}): {} not freed\n",
-            process.pid,
-            words(total)
-        );
-        if unfreed.evidence.events_only {
+        let program = clean(&process.program);
+        let mut out = format!("{program} (pid {}): ", process.pid);
+        if self.growing {
+            out.push_str(&points_text(&unfreed.evidence.points));
+        } else {
+            out.push_str(&format!("{} not freed\n", words(unfreed.total())));
+        }
+        if unfreed.evidence.events_only && !self.growing {
             out.push_str(
                 "its log has events alone, so nothing tells whether these blocks are lost or still \
                  in use: memspy check -- CMD does\n",
@@ -178,6 +210,9 @@ impl Report<'_> {
         }
         for group in unfreed.groups.iter().take(shown) {
             out.push_str(&format!("\n{}", words(group.totals)));
+            for totals in group.at_points.iter().rev().skip(1) {
+                out.push_str(&format!(", before {}", words(*totals)));
+            }
             out.extend(group.kind.map(|kind| format!(", {kind}")));
             out.push_str(if group.inherited {
                 ", inherited from the parent\n"
@@ -217,14 +252,22 @@ impl Report<'_> {
                     "inlined": frame.inlined,
                 })
             });
+            let at_points = group.at_points.iter();
+            let at_points = at_points.map(|at| json!({"bytes": at.bytes, "blocks": at.blocks}));
             json!({
                 "kind": group.kind,
                 "bytes": group.totals.bytes,
                 "blocks": group.totals.blocks,
                 "inherited": group.inherited,
+                "at_points": at_points.collect::<Vec<_>>(),
                 "stack": stack.collect::<Vec<_>>(),
             })
         });
+        let points = unfreed
+            .evidence
+            .points
+            .iter()
+            .map(|point| json!({"mark": printable(&point.mark), "t": point.t}));
         json!({
             "pid": process.pid,
             "program": printable(process.program.as_bytes()),
@@ -233,6 +276,7 @@ impl Report<'_> {
             "doubts": process.doubts,
             "bytes": total.bytes,
             "blocks": total.blocks,
+            "points": points.collect::<Vec<_>>(),
             "groups_in_all": unfreed.groups.len(),
             "groups": groups.collect::<Vec<_>>(),
         })
@@ -244,6 +288,25 @@ impl Report<'_> {
             .flat_map(|place| frames(self.tree, self.naming, place))
             .collect()
     }
+}
+
+/// `what grew in each of 2 windows: a, b, c`
+fn points_text(points: &[Point]) -> String {
+    if points.len() < 2 {
+        let found = points.len();
+        return format!(
+            "growth needs at least two snapshots (memspy snapshot PID), its log has {found}\n"
+        );
+    }
+    let names: Vec<String> = points
+        .iter()
+        .map(|point| clean(&printable(&point.mark)))
+        .collect();
+    let windows = match points.len() - 1 {
+        1 => "the only window, which proves little".to_owned(),
+        windows => format!("each of {windows} windows"),
+    };
+    format!("what grew in {windows}: {}\n", names.join(", "))
 }
 
 /// `1,024 bytes in 2 blocks`

@@ -5,6 +5,7 @@
 
 mod amount;
 mod args;
+mod ask;
 mod callers;
 mod check;
 mod colour;
@@ -23,6 +24,7 @@ mod leaks;
 mod log_dir;
 mod man;
 mod maps;
+mod mark;
 mod mount;
 mod naming;
 mod one_log;
@@ -37,12 +39,14 @@ mod site_kind;
 mod site_logs;
 mod sites;
 mod size;
+mod snapshot;
 mod summary;
 mod symbol_worker;
 mod terminal;
 mod timeline;
 mod untraced;
 mod where_;
+mod window;
 
 use std::process::ExitCode;
 
@@ -59,6 +63,8 @@ fn main() -> ExitCode {
     let default_code = args.command.error_code();
     let result = match args.command {
         Command::Run(args) => run::run(args),
+        Command::Snapshot(args) => snapshot::run(&args),
+        Command::Mark(args) => mark::run(&args),
         Command::Leaks(args) => leaks::run(&args),
         Command::Check(args) => check::run(*args),
         Command::Summary(args) => summary::run(&args),

@@ -89,6 +89,10 @@ pub(crate) struct Settings {
     /// The most memory for events that are not written yet: bytes, or with K, M, G
     #[arg(long, value_name = "SIZE", value_parser = crate::size::parse)]
     buffer: Option<u64>,
+
+    /// A signal that the program leaves alone, such as USR2: by it memspy snapshot reaches an idle process
+    #[arg(long, value_name = "SIGNAL")]
+    signal: Option<String>,
 }
 
 /// `MEMSPY_MODE`.
@@ -141,6 +145,7 @@ impl Settings {
             ("MEMSPY_STACKS", self.stacks.as_ref().map(word)),
             ("MEMSPY_FREE_STACKS", self.free_stacks.then(|| "on".into())),
             ("MEMSPY_MAPS", self.maps.as_ref().map(word)),
+            ("MEMSPY_SIGNAL", self.signal.clone()),
         ];
         let numbers = numbers.map(|(name, value)| (name, value.map(|number| number.to_string())));
         let all = words.into_iter().chain(numbers);

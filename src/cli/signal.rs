@@ -222,3 +222,18 @@ fn empty_set() -> sigset_t {
         set.assume_init()
     }
 }
+
+/// Sends a process a signal that says it is memspy's.
+///
+/// # Errors
+/// When the kernel refuses: no such process, another user's.
+pub(crate) fn queue(pid: u32, signal: c_int) -> io::Result<()> {
+    let value = libc::sigval {
+        sival_ptr: std::ptr::null_mut(),
+    };
+    // SAFETY: no memory is touched.
+    match unsafe { libc::sigqueue(pid as pid_t, signal, value) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}

@@ -23,6 +23,35 @@ pub mod state {
     pub const STOPPED: u32 = 3;
 }
 
+/// What a process is asked for, the control page's `request`.
+pub mod request {
+    /// Nothing.
+    pub const NONE: u32 = 0;
+    /// A mark, a leak check and a picture of the address space.
+    pub const SNAPSHOT: u32 = 1;
+    /// A mark.
+    pub const MARK: u32 = 2;
+    /// The process has seen the request and works on it.
+    pub const TAKEN: u32 = 3;
+}
+
+/// What became of a request, the control page's `answer`.
+pub mod answer {
+    /// It is in the log.
+    pub const DONE: u32 = 0;
+    /// It could not be written.
+    pub const NOT_WRITTEN: u32 = 1;
+    /// Another check was under way.
+    pub const BUSY: u32 = 2;
+    /// The process is in a sandbox and makes no system calls for memspy any more.
+    pub const SANDBOXED: u32 = 3;
+    /// The image is ending.
+    pub const ENDING: u32 = 4;
+}
+
+/// Most bytes of a mark's name.
+pub const MAX_NAME: usize = 80;
+
 /// Offsets in the control page.
 pub mod control {
     /// u32
@@ -49,6 +78,26 @@ pub mod control {
     pub const EXTENTS: usize = 108;
     /// u64, lines begun and never finished
     pub const ABANDONED: usize = 112;
+    /// u32, see [`super::request`]; the asker writes it last
+    pub const REQUEST: usize = 128;
+    /// u32, not 0: the copy that made a check has ended and is to be reaped
+    pub const COPY_ENDED: usize = 132;
+    /// u32, the asker's number for its request
+    pub const SERIAL: usize = 136;
+    /// u32, number of the last request whose answer is complete
+    pub const DONE: usize = 140;
+    /// u32, see [`super::answer`]
+    pub const ANSWER: usize = 144;
+    /// u32, the signal that makes an idle process look here, 0: none
+    pub const SIGNAL: usize = 148;
+    /// u64, where in the log the lines of the answer's leak check are
+    pub const CHECK_AT: usize = 152;
+    /// u64, their bytes with their block line, 0: there is no check
+    pub const CHECK_LEN: usize = 160;
+    /// u32, bytes of the name
+    pub const NAME_LEN: usize = 168;
+    /// up to [`super::MAX_NAME`] bytes: the name of the mark
+    pub const NAME: usize = 172;
     /// 16 bytes for each extent: u64 size of a buffer, u64 count
     pub const EXTENT_TABLE: usize = 256;
 }
@@ -75,4 +124,5 @@ pub mod header {
     pub const FLUSH_LEN: usize = 56;
 }
 
+const _: () = assert!(control::NAME + MAX_NAME <= control::EXTENT_TABLE);
 const _: () = assert!(control::EXTENT_TABLE + 16 * MAX_EXTENTS <= CONTROL_SIZE);

@@ -50,6 +50,7 @@ fn close(how: &str, exec: bool, caller: Caller) {
         return;
     }
     let mask = sys::block_signals();
+    leaks::finish();
     if settings::leaks() {
         leaks::write(if exec { "exec" } else { "exit" }, caller);
     }

@@ -130,6 +130,8 @@ pub(crate) struct Config {
     pub(crate) maps: bool,
     /// Most bytes of all event buffers together.
     pub(crate) buffer_limit: usize,
+    /// The signal on which an idle process looks for a request, 0: none.
+    pub(crate) signal: i32,
     /// Template or directory of the log, empty: the default.
     pub(crate) log: &'static CStr,
 }
@@ -144,6 +146,7 @@ impl Config {
         check_stacks: false,
         maps: true,
         buffer_limit: 16 << 20,
+        signal: 0,
         log: c"",
     };
 
@@ -206,6 +209,10 @@ impl Config {
             config.buffer_limit = size(value).filter(|bytes| *bytes >= 64 << 10)?;
             Some(())
         });
+        set("MEMSPY_SIGNAL", &mut |value| {
+            config.signal = signal(value)?;
+            Some(())
+        });
         config
     }
 }
@@ -228,6 +235,24 @@ fn number(value: &[u8]) -> Option<usize> {
     })
 }
 
+/// A signal that a program may leave unused, with or without `SIG`, or a real-time one by its number.
+fn signal(value: &[u8]) -> Option<i32> {
+    let name = value.strip_prefix(b"SIG").unwrap_or(value);
+    Some(match name {
+        b"HUP" => libc::SIGHUP,
+        b"USR1" => libc::SIGUSR1,
+        b"USR2" => libc::SIGUSR2,
+        b"URG" => libc::SIGURG,
+        b"VTALRM" => libc::SIGVTALRM,
+        b"PROF" => libc::SIGPROF,
+        b"WINCH" => libc::SIGWINCH,
+        b"IO" | b"POLL" => libc::SIGIO,
+        b"PWR" => libc::SIGPWR,
+        // 32 and 33 are glibc's own.
+        _ => number(value).filter(|number| (34..=64).contains(number))? as i32,
+    })
+}
+
 /// Bytes, optionally with K, M or G (powers of 1024), optionally followed by `iB`.
 fn size(value: &[u8]) -> Option<usize> {
     let value = value.strip_suffix(b"iB").unwrap_or(value);
@@ -242,7 +267,17 @@ fn size(value: &[u8]) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Initial, size};
+    use super::{Initial, signal, size};
+
+    #[test]
+    fn signals_have_names_and_real_time_ones_numbers() {
+        assert_eq!(signal(b"USR2"), Some(libc::SIGUSR2));
+        assert_eq!(signal(b"SIGUSR2"), Some(libc::SIGUSR2));
+        assert_eq!(signal(b"40"), Some(40));
+        assert_eq!(signal(b"KILL"), None);
+        assert_eq!(signal(b"33"), None);
+        assert_eq!(signal(b"SIG40"), None);
+    }
 
     #[test]
     fn sizes_have_binary_units() {

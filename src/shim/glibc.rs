@@ -11,7 +11,7 @@
 use crate::record::event;
 use crate::stack::Stack;
 use crate::unwind::Caller;
-use crate::{clock, elf, log, pool, settings, sys, thread};
+use crate::{clock, elf, log, pool, request, settings, sys, thread};
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering::*};
 use memspy_log::Line;
 
@@ -74,6 +74,7 @@ impl Call {
     /// The call begins.
     #[inline(always)]
     pub(crate) fn enter() -> Call {
+        request::look();
         let slot = thread::peek().filter(|_| settings::events());
         if let Some(slot) = slot {
             slot.enter();

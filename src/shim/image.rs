@@ -58,6 +58,12 @@ pub(crate) fn new_generation() -> Option<()> {
     Some(())
 }
 
+/// In a copy of the process that speaks for it: the image goes on, though the kernel has wiped the page.
+pub(crate) fn speak_for_original() {
+    // SAFETY: as in `generation`.
+    unsafe { &*GENERATION.load(Relaxed) }.store(IMAGES.load(Relaxed), Relaxed);
+}
+
 /// Set when a seccomp filter is about to be installed: from then on no system call is made.
 static SANDBOXED: AtomicBool = AtomicBool::new(false);
 

@@ -62,6 +62,8 @@ keys! {
     CHANGE = "change",
     ARENA_KEY = "arena",
     THREAD_KEY = "thread",
+    MARK = "mark",
+    GENERATION = "generation",
 }
 
 /// Appends `"err":"ENOMEM"`.

@@ -62,8 +62,8 @@ pub(crate) fn streams() -> u64 {
     STREAMS.load(Relaxed)
 }
 
-/// A new thread number.
-fn next_stream() -> u64 {
+/// A new thread number, also for what is written like a thread's lines.
+pub(crate) fn next_stream() -> u64 {
     let stream = STREAMS.fetch_add(1, Relaxed) + 1;
     image::word(control::STREAMS).fetch_max(stream, Relaxed);
     if stream == 2 {

@@ -137,9 +137,8 @@ pub(crate) struct Run {
 /// Writes `len` bytes of lines as a block of stream 0, its block line before them.
 ///
 /// # Safety
-/// `lines` must point to `len` bytes, and MAX_BLOCK bytes before it must be writable.
+/// As for [`write_block`].
 pub(crate) unsafe fn write_aside(lines: *mut u8, len: usize, run: &Run) -> sys::Result<()> {
-    let mut room = [0u8; MAX_BLOCK];
     let block = Block {
         stream: 0,
         tid: run.tid,
@@ -150,14 +149,26 @@ pub(crate) unsafe fn write_aside(lines: *mut u8, len: usize, run: &Run) -> sys::
         last: false,
         sample: false,
     };
-    let head = block_line(&block, &mut room);
+    // SAFETY: the caller vouches for the lines.
+    unsafe { write_block(lines, &block) }.map(|_| ())
+}
+
+/// Writes lines with their block line before them at the end of the log. Answers where that is, and its bytes.
+///
+/// # Safety
+/// `lines` must point to `block.bytes` bytes, and MAX_BLOCK bytes before it must be writable.
+pub(crate) unsafe fn write_block(lines: *mut u8, block: &Block) -> sys::Result<(u64, u64)> {
+    let mut room = [0u8; MAX_BLOCK];
+    let head = block_line(block, &mut room);
     // SAFETY: the caller vouches for MAX_BLOCK bytes before the lines, and a block line is no longer.
     let from = unsafe {
         let from = lines.sub(head);
         from.copy_from_nonoverlapping(room.as_ptr(), head);
         from
     };
-    let off = image::word(control::LOG_END).fetch_add((head + len) as u64, AcqRel);
+    let len = head as u64 + block.bytes;
+    let off = image::word(control::LOG_END).fetch_add(len, AcqRel);
     // SAFETY: block line and lines are one range.
-    unsafe { file::write_log(from, head + len, off) }
+    unsafe { file::write_log(from, len as usize, off)? };
+    Ok((off, len))
 }

@@ -1,7 +1,7 @@
 //! Room for the long and rare lines: start, modules, snapshots, end. Its own pages, given back at once.
 
-use crate::flush::MAX_BLOCK;
-use crate::record::{Run, write_aside};
+use crate::flush::{Block, MAX_BLOCK};
+use crate::record::{Run, write_aside, write_block};
 use crate::{clock, image, sys};
 use memspy_log::{Line, Tag, key};
 
@@ -18,6 +18,11 @@ pub(crate) struct Scratch {
 impl Scratch {
     /// Maps `len` bytes, of which only those that are used cost memory.
     pub(crate) fn new(len: usize) -> sys::Result<Scratch> {
+        Scratch::of_thread(len, sys::gettid())
+    }
+
+    /// The same, for lines of the thread `tid`.
+    pub(crate) fn of_thread(len: usize, tid: i32) -> sys::Result<Scratch> {
         let prot = libc::PROT_READ | libc::PROT_WRITE;
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
         // SAFETY: no address is asked for, so nothing existing is touched.
@@ -28,7 +33,7 @@ impl Scratch {
             used: MAX_BLOCK,
             events: 0,
             began: clock::before(),
-            tid: sys::gettid(),
+            tid,
         })
     }
 
@@ -77,6 +82,23 @@ impl Scratch {
         };
         // SAFETY: the lines lie behind MAX_BLOCK bytes of room.
         unsafe { write_aside(self.base.add(MAX_BLOCK), self.used - MAX_BLOCK, &run) }
+    }
+
+    /// Writes the lines as all that there is of `stream`. Answers where in the log they are, and their bytes with the
+    /// block line.
+    pub(crate) fn write_as(self, stream: u64) -> sys::Result<(u64, u64)> {
+        let block = Block {
+            stream,
+            tid: self.tid as u64,
+            n: 1,
+            events: self.events,
+            bytes: (self.used - MAX_BLOCK) as u64,
+            times: (self.began, clock::before()),
+            last: true,
+            sample: false,
+        };
+        // SAFETY: the lines lie behind MAX_BLOCK bytes of room.
+        unsafe { write_block(self.base.add(MAX_BLOCK), &block) }
     }
 }
 

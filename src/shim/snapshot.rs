@@ -4,9 +4,9 @@
 //! this file maps for itself while it works is left out.
 
 use crate::scratch::Scratch;
-use crate::{clock, glibc, memory, sys};
+use crate::{clock, glibc, log, memory, sys};
 use core::ffi::CStr;
-use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use memspy_log::{Line, Op, key, tag};
 
 /// Longest text of /proc/self/smaps that is taken: about ten thousand mappings. Only what is used costs memory.
@@ -15,14 +15,22 @@ const MAX_TEXT: usize = 8 << 20;
 const MAX_LINES: usize = 4 << 20;
 
 static LAST_ID: AtomicU64 = AtomicU64::new(0);
+/// There was one by [`write_once`].
+static ONCE: AtomicBool = AtomicBool::new(false);
 
 /// Numbers the snapshots from 1 again (a new image).
 pub(crate) fn restart() {
     LAST_ID.store(0, Relaxed);
+    ONCE.store(false, Relaxed);
 }
 
 /// Adds a snapshot to `scratch`. A map that can't be read is left out: the log then has none.
 pub(crate) fn add(scratch: &mut Scratch, when: &str) {
+    add_at(scratch, when, b"");
+}
+
+/// The same, of the moment of a mark; an empty name is none.
+pub(crate) fn add_at(scratch: &mut Scratch, when: &str, mark: &[u8]) {
     let began = clock::before();
     let brk = glibc::current_break();
     // Without smaps (a kernel may lack it) the sizes in memory are missing.
@@ -38,6 +46,9 @@ pub(crate) fn add(scratch: &mut Scratch, when: &str) {
         line.num(const { &key("dt") }, until - began);
         line.num(const { &key("id") }, id);
         line.name(const { &key("when") }, when);
+        if !mark.is_empty() {
+            line.text(log::MARK, mark);
+        }
         line.num(const { &key("maps") }, count);
         line.addr(const { &key("brk") }, brk);
         line.num(
@@ -56,9 +67,12 @@ pub(crate) fn add(scratch: &mut Scratch, when: &str) {
     });
 }
 
-/// Writes a snapshot by itself.
+/// Writes a snapshot by itself, once in the life of an image.
 #[cold]
-pub(crate) fn write(when: &str) {
+pub(crate) fn write_once(when: &str) {
+    if ONCE.swap(true, Relaxed) {
+        return;
+    }
     let mask = sys::block_signals();
     if let Ok(mut scratch) = scratch() {
         add(&mut scratch, when);

@@ -8,7 +8,7 @@ use crate::stack::ScratchLines;
 use crate::sys::{self, Errno, Result};
 use crate::{
     clock, close_out, elf, file, glibc, image, leaks, log, memory, modules, pool, real, record,
-    say, settings, snapshot, stacks, tail, thread, unwind,
+    request, say, settings, snapshot, stacks, tail, thread, unwind,
 };
 use core::ffi::{CStr, c_char};
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering::*};
@@ -186,6 +186,7 @@ fn begin(pid: i32, forked: bool) -> core::result::Result<(), Failure> {
         errno: Errno(libc::EINVAL),
     })?;
     image::set_state(state::BUFFERED);
+    request::start();
     Ok(())
 }
 

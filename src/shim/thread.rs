@@ -8,9 +8,6 @@ use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering::*};
 use memspy_log::key;
 use memspy_log::tail::{header, state};
 
-/// The stream of the first thread beside the first.
-const SECOND: u64 = 2;
-
 /// The thread's 64 bytes, zero when it starts.
 #[repr(C)]
 struct Place {
@@ -112,8 +109,8 @@ fn introduce(slot: &Slot) {
         line.text(log::NAME, name);
         line.addr(const { &key("sp") }, on_stack);
     });
-    if slot.stream.load(Relaxed) == SECOND && settings::get().maps {
-        snapshot::write("thread");
+    if slot.stream.load(Relaxed) > 1 && settings::get().maps {
+        snapshot::write_once("thread");
     }
 }
 

@@ -10,6 +10,8 @@ mod support;
 mod check;
 /// The command line: help, usage errors, completions, manual pages.
 mod cli;
+/// `memspy snapshot`, `memspy mark`: a running service is asked; windows between marks, growth.
+mod demand;
 /// `memspy diff`: two versions of a program, site by site.
 mod diff;
 /// `memspy doctor`: what can be recorded, and why not.

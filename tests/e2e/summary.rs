@@ -143,7 +143,7 @@ fn every_line_of_a_log_is_as_the_schema_of_the_log_says() {
 }
 
 /// Asks python's jsonschema whether a document, or each line of it, is valid.
-fn holds(schema: &std::path::Path, document: &std::path::Path, lines: bool) {
+pub(crate) fn holds(schema: &std::path::Path, document: &std::path::Path, lines: bool) {
     const SCRIPT: &str = "\
 import json, sys, jsonschema
 schema = json.load(open(sys.argv[1]))

@@ -43,6 +43,7 @@ struct Fields {
     flags: Option<Int>,
     forked_from: Option<Image>,
     from: Option<Hex>,
+    generation: Option<u32>,
     groups: Option<u64>,
     hint: Option<Hex>,
     how: Option<Text>,
@@ -59,6 +60,7 @@ struct Fields {
     lost: Option<u64>,
     mapped: Option<u64>,
     maps: Option<u64>,
+    mark: Option<Text>,
     memspy: Option<Text>,
     mode: Option<Text>,
     module: Option<u32>,
@@ -247,6 +249,7 @@ impl Fields {
             },
             Op::Mark => What::Mark {
                 name: bytes(self.name),
+                generation: self.generation,
             },
             Op::Stopped => What::Stopped {
                 why: owned(self.why),
@@ -279,6 +282,7 @@ impl Fields {
             Op::Check => What::Check(Box::new(Check {
                 id: self.id.ok_or("id")?,
                 when: owned(self.when),
+                mark: bytes(self.mark),
                 groups: self.groups.unwrap_or(0),
                 live_blocks: self.live_blocks.unwrap_or(0),
                 live_bytes: self.live_bytes.unwrap_or(0),
@@ -291,6 +295,7 @@ impl Fields {
                 kind: self.kind.ok_or("kind")?.word(),
                 blocks: self.blocks.ok_or("blocks")?,
                 bytes: self.bytes.ok_or("bytes")?,
+                generation: self.generation.unwrap_or(0),
                 inherited: self.inherited.unwrap_or(false),
             })),
             Op::Start => What::Start(Box::new(self.start()?)),

@@ -155,7 +155,8 @@ mod tests {
         assert_eq!(
             event.map(|event| event.what),
             Ok(What::Mark {
-                name: Box::from(&name[..])
+                name: Box::from(&name[..]),
+                generation: None,
             })
         );
     }

@@ -66,7 +66,7 @@ impl Visitor for Timeline {
     fn step(&mut self, step: &Step, change: &Change, memory: &Memory) {
         match &step.event.what {
             What::Alloc(_) | What::Free(_) | What::Realloc(_) => {}
-            What::Mark { name } => self.marks.push((step.time, name.clone())),
+            What::Mark { name, .. } => self.marks.push((step.time, name.clone())),
             _ => {
                 self.space.step(step, change, memory);
                 self.changed = true;

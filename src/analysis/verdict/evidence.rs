@@ -1,10 +1,13 @@
 //! What one log says about its process's leaks, before anybody judges it.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use super::frame::last_component;
 use super::peak::Levels;
-use super::{Ending, Kind, Leak, Measures, Process};
+use super::point::by_stack;
+use super::window::Bounds;
+use super::{Ending, Held, Kind, Leak, Mark, Measures, Point, Process, Totals, Window};
 use crate::complete;
 use crate::error::Error;
 use crate::event::{self, StackId, Start, What};
@@ -25,6 +28,14 @@ pub struct Evidence {
     pub memory: Memory,
     /// The log is of mode `events`: it has no leak check, and only budgets can be judged.
     pub events_only: bool,
+    /// Of such a log, what the window left live.
+    pub live: Vec<Held>,
+    /// The moments at which somebody looked.
+    pub points: Vec<Point>,
+    /// The names that somebody gave to moments.
+    pub marks: Vec<Mark>,
+    /// The mark of the window that this process does not have: nothing of it counts.
+    pub lacks: Option<String>,
     /// CLOCK_MONOTONIC when the image started, nanoseconds.
     pub began: u64,
     /// Wall clock then, nanoseconds since 1970.
@@ -38,12 +49,12 @@ pub struct Evidence {
 }
 
 impl Evidence {
-    /// Reads a log to its end.
+    /// Reads a log to its end. Leaks are those of the window.
     ///
     /// # Errors
     /// When the log can't be read any more. What is wrong inside of it becomes a doubt.
-    pub fn read(log: &Log) -> Result<Evidence, Error> {
-        let mut watch = Watch::default();
+    pub fn read(log: &Log, window: &Window) -> Result<Evidence, Error> {
+        let mut watch = Watch::new(window);
         let outcome = replay(log, &mut watch)?;
         let start = log.start().cloned().unwrap_or_default();
         let mut process = process(log, &start, &outcome);
@@ -55,22 +66,39 @@ impl Evidence {
                 mmaps: Some(watch.mmaps),
             };
         }
-        let check = watch.deciding();
+        let (bounds, lacks) = match window.among(&watch.marks) {
+            Ok(bounds) => (bounds, None),
+            Err(name) => (Bounds::default(), Some(name)),
+        };
+        process.doubts.extend(bounds.doubts());
+        let check = watch.deciding(&bounds);
         if !events_only {
-            process
-                .doubts
-                .extend(check_doubts(check, &outcome.completeness.ending));
+            let doubts = check_doubts(check, &outcome.completeness.ending, &bounds);
+            process.doubts.extend(doubts);
         }
         let mut stacks = Vec::new();
-        for (leak, stack) in check.map_or(&[][..], |check| &check.leaks) {
-            stacks.push(*stack);
-            process.leaks.push(leak.clone());
+        let leaks = check.map_or_else(Vec::new, |check| check.leaks_in(&bounds));
+        if lacks.is_none() {
+            (process.leaks, stacks) = leaks.into_iter().unzip();
         }
+        let live = match watch.live_then.take() {
+            Some(live) => live,
+            None if events_only && lacks.is_none() => live(&outcome.memory, bounds.since.as_ref()),
+            None => Vec::new(),
+        };
         Ok(Evidence {
             process,
             stacks,
             memory: outcome.memory,
             events_only,
+            live,
+            points: if events_only {
+                watch.points
+            } else {
+                watch.checks.iter().filter_map(Check::point).collect()
+            },
+            marks: watch.marks,
+            lacks,
             began: start.mono_ns,
             unix_ns: start.unix_ns,
             called: start.argv.first().map_or_else(String::new, |argv0| {
@@ -80,6 +108,21 @@ impl Evidence {
             levels: watch.levels,
         })
     }
+}
+
+/// The live blocks of a log of events by call stack: those allocated after the mark.
+fn live(memory: &Memory, since: Option<&Mark>) -> Vec<Held> {
+    let inside = |block: &&LiveBlock| since.is_none_or(|mark| block.t >= mark.t);
+    let blocks = memory.heap.live().map(|(_, block)| block);
+    by_stack(blocks.filter(inside).map(|block| Held {
+        // An inherited block's stack is a number of the parent's log.
+        stack: if block.inherited { 0 } else { block.stack },
+        inherited: block.inherited,
+        totals: Totals {
+            bytes: block.size,
+            blocks: 1,
+        },
+    }))
 }
 
 /// Of images of one process id, each must lead to the next: one that became another program whose
@@ -139,10 +182,11 @@ fn is_exec(how: &str) -> bool {
 }
 
 /// Why the check that decides does not decide.
-fn check_doubts(check: Option<&Check>, ending: &complete::Ending) -> Vec<String> {
+fn check_doubts(check: Option<&Check>, ending: &complete::Ending, bounds: &Bounds) -> Vec<String> {
     let running = *ending == complete::Ending::Running;
     let Some(check) = check else {
         let why = match ending {
+            _ if bounds.until.is_some() => "it has made no leak check since the mark",
             complete::Ending::Running => "it still runs and has made no leak check",
             complete::Ending::Killed => "it was killed or crashed before its leak check",
             _ => "its log has no leak check",
@@ -157,13 +201,13 @@ fn check_doubts(check: Option<&Check>, ending: &complete::Ending) -> Vec<String>
             why => format!("its leak check is incomplete: {why}"),
         });
     }
-    if check.leaks.len() as u64 + check.unknown != check.head.groups {
+    if check.groups.len() as u64 + check.unknown != check.head.groups {
         doubts.push("lines of its leak check are missing".into());
     }
     if check.unknown > 0 {
         doubts.push("its leak check has kinds that this memspy does not know".into());
     }
-    if !check.at_end() && !running {
+    if !check.at_end() && !running && bounds.until.is_none() {
         doubts.push("it ended without a leak check; the last one was made on request".into());
     }
     doubts
@@ -172,9 +216,19 @@ fn check_doubts(check: Option<&Check>, ending: &complete::Ending) -> Vec<String>
 /// One leak check with its lines.
 struct Check {
     head: event::Check,
-    leaks: Vec<(Leak, StackId)>,
+    t: u64,
+    groups: Vec<Group>,
     /// Lines of kinds that this version does not know.
     unknown: u64,
+}
+
+/// A `leak` line.
+struct Group {
+    kind: Kind,
+    inherited: bool,
+    generation: u32,
+    stack: StackId,
+    totals: Totals,
 }
 
 impl Check {
@@ -182,12 +236,60 @@ impl Check {
     fn at_end(&self) -> bool {
         matches!(&*self.head.when, "exit" | "exec")
     }
+
+    /// The leaks of the window, those of one kind and stack together, in the order of the log.
+    fn leaks_in(&self, bounds: &Bounds) -> Vec<(Leak, StackId)> {
+        let mut leaks: Vec<(Leak, StackId)> = Vec::new();
+        let mut places: HashMap<(Kind, StackId, bool), usize> = HashMap::new();
+        for group in self
+            .groups
+            .iter()
+            .filter(|group| bounds.holds(group.generation))
+        {
+            let key = (group.kind, group.stack, group.inherited);
+            let place = *places.entry(key).or_insert_with(|| {
+                let leak = Leak {
+                    kind: group.kind,
+                    blocks: 0,
+                    bytes: 0,
+                    frames: Vec::new(),
+                    cut: false,
+                    inherited: group.inherited,
+                };
+                leaks.push((leak, group.stack));
+                leaks.len() - 1
+            });
+            let leak = &mut leaks[place].0;
+            leak.blocks = leak.blocks.saturating_add(group.totals.blocks);
+            leak.bytes = leak.bytes.saturating_add(group.totals.bytes);
+        }
+        leaks
+    }
+
+    /// All that was live then, if the check was made on request and is whole.
+    fn point(&self) -> Option<Point> {
+        (!self.at_end() && self.head.complete).then(|| Point {
+            mark: self.head.mark.clone(),
+            t: self.t,
+            held: by_stack(self.groups.iter().map(|group| Held {
+                stack: group.stack,
+                inherited: group.inherited,
+                totals: group.totals,
+            })),
+        })
+    }
 }
 
-/// Collects the checks and counts what the budgets need.
-#[derive(Default)]
-struct Watch {
+/// Collects checks and marks, and counts what the budgets need.
+struct Watch<'a> {
+    window: &'a Window,
     checks: Vec<Check>,
+    marks: Vec<Mark>,
+    /// Of a log of events alone: what was live at each mark.
+    points: Vec<Point>,
+    /// And what of the window was live at its end.
+    live_then: Option<Vec<Held>>,
+    events_only: bool,
     allocs: u64,
     mmaps: u64,
     now: u64,
@@ -197,11 +299,50 @@ struct Watch {
     start: u64,
 }
 
-impl Watch {
-    /// The last check at an end of the image; without any, the last one at all.
-    fn deciding(&self) -> Option<&Check> {
+impl<'a> Watch<'a> {
+    fn new(window: &'a Window) -> Watch<'a> {
+        Watch {
+            window,
+            checks: Vec::new(),
+            marks: Vec::new(),
+            points: Vec::new(),
+            live_then: None,
+            events_only: false,
+            allocs: 0,
+            mmaps: 0,
+            now: 0,
+            peak: 0,
+            levels: Levels::default(),
+            start: 0,
+        }
+    }
+
+    /// The check that judges the window: the first at its end or after it. Without an end the last one at an end of the
+    /// image, or the last one at all.
+    fn deciding(&self, bounds: &Bounds) -> Option<&Check> {
+        if let Some(until) = &bounds.until {
+            return self.checks.iter().find(|check| check.t >= until.t);
+        }
         let at_end = self.checks.iter().rev().find(|check| check.at_end());
         at_end.or(self.checks.last())
+    }
+
+    fn mark(&mut self, mark: Mark, memory: &Memory) {
+        self.marks.push(mark.clone());
+        if !self.events_only {
+            return;
+        }
+        self.points.push(Point {
+            mark: mark.name.clone(),
+            t: mark.t,
+            held: live(memory, None),
+        });
+        let ends = |until: &String| *mark.name == *until.as_bytes();
+        if self.window.until.as_ref().is_some_and(ends)
+            && let Ok(bounds) = self.window.among(&self.marks)
+        {
+            self.live_then = Some(live(memory, bounds.since.as_ref()));
+        }
     }
 
     /// Inherited blocks are the parent's, also while the child frees them.
@@ -227,29 +368,28 @@ impl Watch {
             return;
         };
         match Kind::from_name(&line.kind) {
-            Some(kind) => {
-                let (blocks, bytes, inherited) = (line.blocks, line.bytes, line.inherited);
-                let leak = Leak {
-                    kind,
-                    blocks,
-                    bytes,
-                    frames: Vec::new(),
-                    cut: false,
-                    inherited,
-                };
-                check.leaks.push((leak, stack));
-            }
+            Some(kind) => check.groups.push(Group {
+                kind,
+                inherited: line.inherited,
+                generation: line.generation,
+                stack,
+                totals: Totals {
+                    bytes: line.bytes,
+                    blocks: line.blocks,
+                },
+            }),
             None => check.unknown += 1,
         }
     }
 }
 
-impl Visitor for Watch {
+impl Visitor for Watch<'_> {
     fn begin(&mut self, log: &Log, _memory: &Memory) {
         self.start = log.start().map_or(0, |start| start.mono_ns);
+        self.events_only = log.start().is_some_and(|start| &*start.mode == "events");
     }
 
-    fn step(&mut self, step: &Step, change: &Change, _memory: &Memory) {
+    fn step(&mut self, step: &Step, change: &Change, memory: &Memory) {
         if change.died.is_some() || change.born.is_some() {
             self.count(step.time, change);
         }
@@ -264,9 +404,18 @@ impl Visitor for Watch {
                 let head = event::Check::clone(head);
                 self.checks.push(Check {
                     head,
-                    leaks: Vec::new(),
+                    t: step.time,
+                    groups: Vec::new(),
                     unknown: 0,
                 });
+            }
+            What::Mark { name, generation } => {
+                let mark = Mark {
+                    name: name.clone(),
+                    t: step.time,
+                    generation: *generation,
+                };
+                self.mark(mark, memory);
             }
             What::Leak(line) => self.leak(line, step.event.stack),
             _ => {}

@@ -17,9 +17,11 @@ mod kind;
 mod leak;
 mod pattern;
 mod peak;
+mod point;
 mod pool;
 mod process;
 pub mod suppression;
+mod window;
 
 pub use baseline::{Baseline, BaselineEntry, BaselineError};
 pub use budget::{Budget, Budgets, Measures, NoCount, leaked, parse_count};
@@ -30,4 +32,6 @@ pub use judge::{Exceeded, Outcome, Policy, Totals, Usage, Verdict, judge};
 pub use kind::{Kind, KindSet, UnknownKind};
 pub use leak::{Finding, Leak, Standing};
 pub use peak::{Levels, tree_peak};
+pub use point::{Growth, Held, Point, growing};
 pub use process::{Ending, Process};
+pub use window::{Mark, Window};

@@ -13,6 +13,7 @@ use memspy_analysis::verdict::{Baseline, Budgets, Evidence, KindSet, parse_count
 use super::report::Format;
 use crate::naming::NameOptions;
 use crate::terminal::show;
+use crate::window::WindowOptions;
 use crate::{run, shim_file, size};
 
 /// Run a program with leak checks, or judge its logs, and gate a CI by the exit code
@@ -26,6 +27,7 @@ Examples:
   memspy check --suppressions known.supp --max-peak 64MiB -- ./tests
   memspy check --baseline leaks.json --format github --output sarif=leaks.sarif -- make test
   LD_PRELOAD=$(memspy shim-path) MEMSPY_MODE=leaks ./tests; memspy check memspy.*.jsonl
+  memspy check --since warmed-up --until after-load logs/
 
 Exit code:
   the program's own   when the program failed
@@ -125,6 +127,9 @@ pub(crate) struct Args {
     /// Keep the program's logs in this directory [default: they are removed]
     #[arg(long, value_name = "DIR")]
     pub(super) logs_in: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(super) window: WindowOptions,
 
     #[command(flatten)]
     pub(super) names: NameOptions,

@@ -1,11 +1,11 @@
 //! The trial: runs the program with leak checks or takes the logs as they are, and hears the
 //! evidence of each.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Context as _;
 use memspy_analysis::log::Log;
-use memspy_analysis::verdict::{Evidence, Measures, doubt_lost_images, tree_peak};
+use memspy_analysis::verdict::{Evidence, Measures, Window, doubt_lost_images, tree_peak};
 
 use super::options::Args;
 use crate::exit;
@@ -54,7 +54,7 @@ impl Trial {
     /// When the program can't be started, or a log that the user named can't be read.
     pub(super) fn hold(args: &Args) -> anyhow::Result<Trial> {
         let mut trial = if args.command.is_empty() {
-            of_logs(&args.logs)?
+            of_logs(args)?
         } else {
             of_program(args)?
         };
@@ -63,9 +63,11 @@ impl Trial {
     }
 }
 
-fn of_logs(paths: &[PathBuf]) -> anyhow::Result<Trial> {
-    let logs = Log::open_all(paths)?;
-    let evidence = logs.iter().map(Evidence::read).collect::<Result<_, _>>()?;
+fn of_logs(args: &Args) -> anyhow::Result<Trial> {
+    let logs = Log::open_all(&args.logs)?;
+    let window = args.window.window();
+    let read = logs.iter().map(|log| Evidence::read(log, &window));
+    let evidence = read.collect::<Result<_, _>>()?;
     Ok(Trial {
         evidence,
         status: None,
@@ -115,8 +117,9 @@ fn of_program(args: &Args) -> anyhow::Result<Trial> {
         .new_logs()
         .context("can't read the directory of the logs")?;
     trial.status = Some(status(&ended));
+    let window = args.window.window();
     for path in paths {
-        trial.hear(&path);
+        trial.hear(&path, &window);
     }
     if !trial
         .evidence
@@ -162,8 +165,8 @@ impl Drop for Logs {
 
 impl Trial {
     /// Takes in one log of the tree. One that can't be read is a process that can't be judged.
-    fn hear(&mut self, path: &Path) {
-        let read = Log::open(path).and_then(|log| Evidence::read(&log));
+    fn hear(&mut self, path: &Path, window: &Window) {
+        let read = Log::open(path).and_then(|log| Evidence::read(&log, window));
         match read {
             Ok(evidence) => self.evidence.push(evidence),
             Err(error) => self.doubts.push(format!("a log can't be read: {error}")),

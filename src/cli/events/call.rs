@@ -179,7 +179,7 @@ fn about(line: &mut Vec<u8>, event: &Event, what: &What) -> io::Result<()> {
             printable(&map.path),
             if map.own { " (memspy's)" } else { "" }
         ),
-        What::Mark { name: of } => write!(line, "{name} {}", printable(of)),
+        What::Mark { name: of, .. } => write!(line, "{name} {}", printable(of)),
         What::Check(check) => write!(
             line,
             "{name} {} ({}), {} blocks and {} bytes live",

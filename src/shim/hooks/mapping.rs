@@ -4,7 +4,7 @@ use crate::real::{REAL, address};
 use crate::record::event;
 use crate::stack::Stack;
 use crate::unwind::Caller;
-use crate::{clock, glibc, leaks, log, settings, unwind};
+use crate::{clock, glibc, leaks, log, request, settings, unwind};
 use core::ffi::{c_int, c_void};
 use core::mem::transmute;
 use core::sync::atomic::AtomicUsize;
@@ -40,6 +40,7 @@ struct Mmap {
 /// The arguments are the caller's.
 #[inline(always)]
 unsafe fn map(place: &AtomicUsize, call: &Mmap, caller: &Caller) -> Pointer {
+    request::look();
     let fixed = call.flags & (libc::MAP_FIXED | libc::MAP_FIXED_NOREPLACE) != 0;
     let began = if fixed { clock::before() } else { 0 };
     // SAFETY: the address is that of mmap or mmap64, whose type this is.
@@ -144,6 +145,7 @@ pub(super) unsafe extern "C" fn munmap(
 ) -> c_int {
     // SAFETY: the entry passes the registers of the caller.
     let caller = unsafe { Caller::at(sp, bp) };
+    request::look();
     let t = clock::before();
     if settings::leaks() {
         leaks::unmapped(addr as usize, size);
@@ -188,6 +190,7 @@ pub(super) unsafe extern "C" fn mremap(
 ) -> Pointer {
     // SAFETY: the entry passes the registers of the caller.
     let caller = unsafe { Caller::at(sp, bp) };
+    request::look();
     let t = clock::before();
     // SAFETY: the address is the real function's; its optional argument is passed as it came.
     let addr = unsafe {

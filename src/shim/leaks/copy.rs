@@ -17,6 +17,7 @@ use super::roots;
 use super::stacks::{self, Alive};
 use super::table::Table;
 use super::threads::{RED_ZONE, Stopped};
+use crate::image;
 use crate::x86_64::thread_pointer;
 use core::arch::asm;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::*};
@@ -92,6 +93,10 @@ pub(super) struct Findings {
     /// 1: the copy came to its end.
     done: AtomicU32,
     gap: AtomicU32,
+    /// How long the host stood still, nanoseconds.
+    pause_ns: AtomicU64,
+    /// 1: what the copy was to do with its findings is done.
+    written: AtomicU64,
     blocks: AtomicU64,
     bytes: AtomicU64,
     groups: AtomicU64,
@@ -109,6 +114,21 @@ impl Findings {
         }
         let gap = self.gap.load(Relaxed);
         *Gap::ALL.get(gap as usize).unwrap_or(&Gap::Died)
+    }
+
+    /// How long the host stood still, as far as it has said so.
+    pub(super) fn pause_ns(&self) -> u64 {
+        self.pause_ns.load(Relaxed)
+    }
+
+    /// Says how long the host stood still.
+    pub(super) fn set_pause_ns(&self, pause_ns: u64) {
+        self.pause_ns.store(pause_ns, Relaxed);
+    }
+
+    /// Whether the copy did what it was to do with its findings.
+    pub(super) fn is_written(&self) -> bool {
+        self.written.load(Acquire) != 0
     }
 
     fn note(&self, gap: Gap) {
@@ -151,11 +171,13 @@ pub(super) struct Task<'a> {
     /// What the program took from the break itself.
     pub(super) breaks: &'static Mappings,
     pub(super) findings: &'a Findings,
+    /// What the copy does with its findings when nobody waits for them.
+    pub(super) then: Option<&'a dyn Fn(&Findings)>,
 }
 
 /// The copy's whole life.
 pub(super) fn live(task: &Task) -> ! {
-    kernel::become_a_copy();
+    kernel::become_a_copy(task.then.is_none());
     let Some(stack) = arrays::zeroed::<u64>(STACK / 8) else {
         finish(task, Some(Gap::Memory));
     };
@@ -185,6 +207,11 @@ fn finish(task: &Task, gap: Option<Gap>) -> ! {
         task.findings.note(gap);
     }
     task.findings.done.store(1, Release);
+    if let Some(then) = task.then {
+        image::speak_for_original();
+        then(task.findings);
+        task.findings.written.store(1, Release);
+    }
     kernel::exit_group(0)
 }
 

@@ -15,22 +15,25 @@ pub(super) unsafe fn copy_process() -> Result<i32> {
     unsafe { syscall(libc::SYS_clone, [flags, 0, 0, 0, 0, 0]) }.map(|pid| pid as i32)
 }
 
-/// Waits for a copy of this process to end and answers its wait status.
-pub(super) fn wait(pid: i32) -> Result<i32> {
-    let mut status = 0i32;
+/// Whether to wait for the end of a copy, or only to see whether it has come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wait {
+    Long,
+    Not,
+}
+
+/// Reaps a copy of this process; answers whether it is gone. Also when somebody else has reaped it.
+pub(super) fn reap(pid: i32, wait: Wait) -> bool {
+    let mut options = libc::__WALL;
+    if wait == Wait::Not {
+        options |= libc::WNOHANG;
+    }
     loop {
-        let args = [
-            pid as usize,
-            &raw mut status as usize,
-            libc::__WALL as usize,
-            0,
-            0,
-            0,
-        ];
-        // SAFETY: the kernel writes one int into `status`.
+        let args = [pid as usize, 0, options as usize, 0, 0, 0];
+        // SAFETY: nothing is written without a pointer.
         match unsafe { syscall(libc::SYS_wait4, args) } {
             Err(errno) if errno.0 == libc::EINTR => {}
-            answer => return answer.map(|_| status),
+            answer => return answer != Ok(0),
         }
     }
 }
@@ -43,9 +46,9 @@ pub(super) fn exit_group(status: i32) -> ! {
     }
 }
 
-/// What the copy does before anything else: it lets go of all descriptors, leaves no core file and dies with its
-/// parent.
-pub(super) fn become_a_copy() {
+/// What the copy does before anything else: it lets go of all descriptors and leaves no core file. One that is
+/// `waited_for` dies with the thread that waits.
+pub(super) fn become_a_copy(waited_for: bool) {
     let none = [0u64; 2];
     // SAFETY: close_range and prctl take no pointers here, prlimit reads two words.
     unsafe {
@@ -59,14 +62,8 @@ pub(super) fn become_a_copy() {
             0,
         ];
         let _ = syscall(libc::SYS_prlimit64, args);
-        let args = [
-            libc::PR_SET_PDEATHSIG as usize,
-            libc::SIGKILL as usize,
-            0,
-            0,
-            0,
-            0,
-        ];
+        let signal = if waited_for { libc::SIGKILL } else { 0 };
+        let args = [libc::PR_SET_PDEATHSIG as usize, signal as usize, 0, 0, 0, 0];
         let _ = syscall(libc::SYS_prctl, args);
     }
 }
@@ -108,39 +105,6 @@ pub(super) fn futex_wake(word: &core::sync::atomic::AtomicU32) {
     ];
     // SAFETY: the kernel only looks the address up.
     let _ = unsafe { syscall(libc::SYS_futex, args) };
-}
-
-/// The kernel's `struct sigaction`.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub(super) struct Action {
-    pub(super) handler: usize,
-    pub(super) flags: u64,
-    pub(super) restorer: usize,
-    pub(super) mask: u64,
-}
-
-/// Replaces what a signal does and answers what it did.
-///
-/// # Safety
-/// The handler and its restorer must be sound at any point of any thread.
-pub(super) unsafe fn sigaction(signal: i32, action: &Action) -> Result<Action> {
-    let mut old = Action {
-        handler: 0,
-        flags: 0,
-        restorer: 0,
-        mask: 0,
-    };
-    let args = [
-        signal as usize,
-        core::ptr::from_ref(action) as usize,
-        &raw mut old as usize,
-        8,
-        0,
-        0,
-    ];
-    // SAFETY: both pointers are to the kernel's layout; the caller vouches for the handler.
-    unsafe { syscall(libc::SYS_rt_sigaction, args) }.map(|_| old)
 }
 
 /// Reads directory entries.

@@ -15,6 +15,8 @@
 //! - When the brk heap could not grow, glibc takes plain mappings for its main arena; free chunks there are taken for
 //!   references. So is all memory of an allocator that is not glibc's.
 //! - A thread must have room on its stack for a signal frame (up to 11 KiB with AMX), as for glibc's own signal 33.
+//! - A check on request is made while the program is in the middle of something: what only a register of the processor's
+//!   vector unit holds is not seen, and interrupted system calls that the kernel does not restart answer EINTR.
 //! - quick_exit is judged before its handlers run, exec before it is known to work.
 //! - Threads that could not be stopped, or that moved a block by realloc at that moment, make a check incomplete.
 
@@ -28,6 +30,7 @@ mod kernel;
 mod mappings;
 mod maps;
 mod mark;
+mod on_demand;
 mod ranges;
 mod registers;
 mod report;
@@ -37,9 +40,8 @@ mod stacks;
 mod table;
 mod threads;
 
-pub(crate) use registers::Caller;
-#[cfg(not(test))]
-pub(crate) use registers::Registers;
+pub(crate) use on_demand::{begin, finish, reap};
+pub(crate) use registers::{Caller, Registers};
 pub(crate) use report::write;
 pub(crate) use table::Moving;
 
@@ -158,6 +160,7 @@ pub(crate) fn mark() -> u32 {
 pub(crate) fn forked() {
     OWN_FROM.store(mark(), Relaxed);
     CHECKING.store(false, Relaxed);
+    on_demand::forget();
     report::restart();
 }
 
@@ -219,20 +222,13 @@ trait Report {
 ///
 /// The other threads stand still while the copy is made, the caller until the result is there. No allocation, no
 /// libc; all signals of the calling thread are blocked meanwhile.
-fn check(caller: Caller, report: &mut dyn Report) -> bool {
+fn check(caller: Caller, answer: &mut dyn Report) -> bool {
     if CHECKING.swap(true, Acquire) {
         return false;
     }
     let signals = sys::block_signals();
-    let empty = |gap, pause_ns| Check {
-        groups: 0,
-        live_blocks: 0,
-        live_bytes: 0,
-        gap,
-        pause_ns,
-    };
     match Shared::new() {
-        None => report.check(&empty(Gap::Memory, 0)),
+        None => answer.check(&report::none(Gap::Memory, 0)),
         Some(mut shared) => {
             let mut pause_ns = 0;
             let mut gap = Gap::None;
@@ -246,7 +242,7 @@ fn check(caller: Caller, report: &mut dyn Report) -> bool {
                     None => break,
                 };
             }
-            hand_over(shared.findings(), gap, pause_ns, report);
+            hand_over(shared.findings(), gap, pause_ns, answer);
         }
     }
     sys::restore_signals(signals);
@@ -265,6 +261,7 @@ fn judge(caller: &Caller, findings: &Findings) -> (Gap, u64) {
         mappings: &MAPPINGS,
         breaks: &BREAKS,
         findings,
+        then: None,
     };
     // SAFETY: the copy ends inside `live`, and the caller has all signals blocked.
     let copied = unsafe { kernel::copy_process() };
@@ -276,7 +273,7 @@ fn judge(caller: &Caller, findings: &Findings) -> (Gap, u64) {
     match copied {
         Ok(pid) => {
             // Someone else may have reaped it: the findings tell how it ended.
-            let _ = kernel::wait(pid);
+            kernel::reap(pid, kernel::Wait::Long);
             (findings.gap(), pause_ns)
         }
         Err(_) => (Gap::Copy, pause_ns),
@@ -310,6 +307,16 @@ impl Shared {
         let at = unsafe { sys::mmap(0, size_of::<Findings>(), prot, flags, -1, 0) }.ok()?;
         memory::note_own(at as usize, size_of::<Findings>());
         Some(Shared(at.cast()))
+    }
+
+    /// Takes back what [`Shared::into_raw`] gave.
+    fn from_raw(at: *mut Findings) -> Shared {
+        Shared(at)
+    }
+
+    /// Keeps the mapping until [`Shared::from_raw`].
+    fn into_raw(self) -> *mut Findings {
+        core::mem::ManuallyDrop::new(self).0
     }
 
     fn findings(&self) -> &Findings {

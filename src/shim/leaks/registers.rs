@@ -1,6 +1,8 @@
 //! What a thread holds outside memory, and where its part of the stack begins.
 
 use super::maps::Maps;
+use super::threads::{GENERAL, RED_ZONE, RSP};
+use core::arch::asm;
 
 /// The registers that a callee keeps, as they were when a hook was entered; saved by the hook's naked entry.
 #[derive(Clone, Copy, Debug, Default)]
@@ -17,6 +19,32 @@ pub(crate) struct Registers {
     pub(crate) r15: u64,
 }
 
+impl Registers {
+    /// As they are now, with all that lies above: the frames of the shim that are under way have saved the program's
+    /// own registers somewhere among them.
+    #[inline(always)]
+    pub(crate) fn here() -> Registers {
+        let mut here = Registers::default();
+        // SAFETY: stores registers into `here`, whose layout is fixed.
+        unsafe {
+            asm!(
+                "lea {sp}, [rsp - 8]",
+                "mov [{at}], {sp}",
+                "mov [{at} + 8], rbp",
+                "mov [{at} + 16], rbx",
+                "mov [{at} + 24], r12",
+                "mov [{at} + 32], r13",
+                "mov [{at} + 40], r14",
+                "mov [{at} + 48], r15",
+                at = in(reg) &raw mut here,
+                sp = out(reg) _,
+                options(nostack, preserves_flags),
+            );
+        }
+        here
+    }
+}
+
 /// How the thread that asks for a check came to ask.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Caller {
@@ -25,6 +53,8 @@ pub(crate) enum Caller {
     /// A handler registered by on_exit, whose stack pointer this was at its entry. The frames of exit lie between it
     /// and the program; the registers that exit's caller had are among their words.
     ExitHandler(u64),
+    /// The program was interrupted by a signal: all its general registers.
+    Signal([u64; GENERAL]),
     /// No check is made.
     Unknown,
 }
@@ -47,6 +77,11 @@ pub(super) fn of_caller(maps: &Maps, caller: &Caller, mut visit: impl FnMut(u64)
                 visit(word);
             }
             registers.rsp as usize + 8
+        }
+        Caller::Signal(registers) => {
+            registers.iter().for_each(|word| visit(*word));
+            let sp = registers.get(RSP).copied().unwrap_or(0);
+            (sp as usize).saturating_sub(RED_ZONE)
         }
         Caller::Unknown => 0,
         Caller::ExitHandler(entry) => {

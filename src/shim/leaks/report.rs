@@ -1,8 +1,8 @@
 //! A check's lines in the log.
 
-use super::{Caller, Check, Report, check, group::Group};
+use super::{Caller, Check, Gap, Report, check, group::Group};
 use crate::scratch::Scratch;
-use crate::{clock, log};
+use crate::{clock, log, sys};
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use memspy_log::{Op, key, tag};
 
@@ -16,38 +16,84 @@ pub(super) fn restart() {
     LAST_ID.store(0, Relaxed);
 }
 
+/// What the `check` line says before anything is known.
+pub(super) struct Head<'a> {
+    pub(super) id: u64,
+    pub(super) t: u64,
+    pub(super) when: &'a str,
+    /// The mark at which the check is made; empty without one.
+    pub(super) mark: &'a [u8],
+}
+
+impl<'a> Head<'a> {
+    /// The next check begins.
+    pub(super) fn now(when: &'a str, mark: &'a [u8]) -> Head<'a> {
+        Head {
+            id: LAST_ID.fetch_add(1, Relaxed) + 1,
+            t: clock::before(),
+            when,
+            mark,
+        }
+    }
+}
+
+/// The result of a check that was none.
+pub(super) fn none(gap: Gap, pause_ns: u64) -> Check {
+    Check {
+        groups: 0,
+        live_blocks: 0,
+        live_bytes: 0,
+        gap,
+        pause_ns,
+    }
+}
+
 /// Makes a check and writes its lines. `when`: what the `check` line says.
 pub(crate) fn write(when: &str, caller: Caller) {
-    let mut lines = Lines {
-        scratch: None,
-        when,
-        id: LAST_ID.fetch_add(1, Relaxed) + 1,
-        t: clock::before(),
-    };
+    let head = Head::now(when, b"");
+    let mut lines = Lines::new(&head, sys::gettid());
     check(caller, &mut lines);
-    if let Some(scratch) = lines.scratch {
+    if let Some(scratch) = lines.scratch() {
         // A log that can't be written says so itself.
         let _ = scratch.write();
     }
 }
 
 /// Takes a check's result as lines.
-struct Lines<'a> {
+pub(super) struct Lines<'a> {
+    head: &'a Head<'a>,
+    tid: i32,
     scratch: Option<Scratch>,
-    when: &'a str,
-    id: u64,
-    t: u64,
+}
+
+impl<'a> Lines<'a> {
+    /// No lines yet; they will be the thread `tid`'s.
+    pub(super) fn new(head: &'a Head<'a>, tid: i32) -> Lines<'a> {
+        Lines {
+            head,
+            tid,
+            scratch: None,
+        }
+    }
+
+    /// The lines; `None` when there was no memory for them.
+    pub(super) fn scratch(self) -> Option<Scratch> {
+        self.scratch
+    }
 }
 
 impl Report for Lines<'_> {
     fn check(&mut self, check: &Check) {
-        let Ok(mut scratch) = Scratch::new((check.groups + 32) * LINE) else {
+        let Ok(mut scratch) = Scratch::of_thread((check.groups + 32) * LINE, self.tid) else {
             return;
         };
         scratch.line(const { &tag(Op::Check) }, |line| {
-            line.num(log::T, self.t);
-            line.num(const { &key("id") }, self.id);
-            line.name(const { &key("when") }, self.when);
+            line.num(log::T, self.head.t);
+            line.num(const { &key("id") }, self.head.id);
+            line.name(const { &key("when") }, self.head.when);
+            if !self.head.mark.is_empty() {
+                line.text(log::MARK, self.head.mark);
+            }
             line.num(const { &key("groups") }, check.groups as u64);
             line.num(const { &key("live_blocks") }, check.live_blocks);
             line.num(const { &key("live_bytes") }, check.live_bytes);
@@ -66,13 +112,16 @@ impl Report for Lines<'_> {
             return;
         };
         scratch.line(const { &tag(Op::Leak) }, |line| {
-            line.num(log::T, self.t);
-            line.num(const { &key("check") }, self.id);
+            line.num(log::T, self.head.t);
+            line.num(const { &key("check") }, self.head.id);
             line.name(const { &key("kind") }, group.key.kind.name());
             line.num(const { &key("blocks") }, group.blocks);
             line.num(const { &key("bytes") }, group.bytes);
             if group.key.stack != 0 {
                 line.num(const { &key("stack") }, group.key.stack.into());
+            }
+            if group.key.generation != 0 {
+                line.num(log::GENERATION, group.key.generation.into());
             }
             if inherited {
                 line.flag(const { &key("inherited") }, true);

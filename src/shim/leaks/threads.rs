@@ -4,18 +4,19 @@
 //! that moment only; it notes the registers and sleeps on a futex until the copy is made. A thread that does not come
 //! in time (stopped, or with a mask set by a raw system call) runs on; its stack pointer is then asked of /proc.
 
-use super::kernel::{self, Action};
+use super::kernel;
 use crate::memory;
+use crate::signal::{Action, Handler, sigaction};
 use crate::sys;
 use crate::x86_64::thread_pointer;
-use core::arch::global_asm;
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering::*};
 
 /// glibc's SIGSETXID.
 const SIGNAL: i32 = 33;
 /// General registers that the kernel saves in a signal frame: r8 to r15, rdi, rsi, rbp, rbx, rdx, rax, rcx, rsp.
 pub(super) const GENERAL: usize = 16;
-const RSP: usize = 15;
+/// The last of them.
+pub(super) const RSP: usize = 15;
 /// Memory below the stack pointer that a function may use without moving it.
 pub(super) const RED_ZONE: usize = 128;
 
@@ -178,7 +179,7 @@ impl Drop for Stopped {
             && (!late || before.handler > 1)
         {
             // SAFETY: this is what the kernel said the signal did before.
-            let _ = unsafe { kernel::sigaction(SIGNAL, &before) };
+            let _ = unsafe { sigaction(SIGNAL, Some(&before)) };
         }
     }
 }
@@ -276,34 +277,13 @@ fn fresh_round() -> Option<&'static Round> {
 }
 
 fn set_handler() -> Option<Action> {
-    const SA_RESTORER: u64 = 0x0400_0000;
-    let flags = libc::SA_SIGINFO | libc::SA_RESTART | libc::SA_ONSTACK;
-    let ours = Action {
-        handler: parked as *const () as usize,
-        flags: flags as u32 as u64 | SA_RESTORER,
-        restorer: memspy_signal_return as *const () as usize,
-        mask: u64::MAX,
-    };
-    // SAFETY: the handler touches only atomics and makes raw system calls, and it leaves by its restorer.
-    let before = unsafe { kernel::sigaction(SIGNAL, &ours) }.ok()?;
+    let ours = Action::handled_by(parked);
+    // SAFETY: the handler touches only atomics and makes raw system calls.
+    let before = unsafe { sigaction(SIGNAL, Some(&ours)) }.ok()?;
     if before.handler != ours.handler {
         BEFORE.store(before.handler as u64, Release);
     }
     Some(before)
-}
-
-global_asm!(
-    ".hidden memspy_signal_return",
-    ".globl memspy_signal_return",
-    ".type memspy_signal_return, @function",
-    "memspy_signal_return:",
-    "mov eax, 15",
-    "syscall",
-    ".size memspy_signal_return, . - memspy_signal_return",
-);
-
-unsafe extern "C" {
-    fn memspy_signal_return();
 }
 
 /// The handler. In a thread that the present round called it parks; any other signal 33 is glibc's.
@@ -319,8 +299,7 @@ extern "C" fn parked(signal: i32, info: *mut libc::siginfo_t, context: *mut libc
         let before = BEFORE.load(Acquire) as usize;
         if before > 1 {
             // SAFETY: it is what the process had set as the handler of this very signal, with three arguments.
-            let before: extern "C" fn(i32, *mut libc::siginfo_t, *mut libc::ucontext_t) =
-                unsafe { core::mem::transmute(before) };
+            let before = unsafe { core::mem::transmute::<usize, Handler>(before) };
             before(signal, info, context);
         }
         return;
