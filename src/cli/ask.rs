@@ -5,6 +5,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
@@ -208,6 +209,17 @@ fn word32(page: &[u8], at: usize) -> u32 {
     bytes.map_or(0, u32::from_le_bytes)
 }
 
+/// Takes the lock of a file, waiting for it, or gives it back.
+fn flock(file: &File, operation: libc::c_int) -> io::Result<()> {
+    // SAFETY: takes two numbers, the descriptor is open.
+    #[allow(unsafe_code)]
+    let answer = unsafe { libc::flock(file.as_raw_fd(), operation) };
+    match answer {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// State and start time of a process.
 fn stat(pid: u32) -> io::Result<(char, u64)> {
     let text = fs::read(format!("/proc/{pid}/stat"))?;
@@ -240,7 +252,7 @@ impl Process {
     /// When the process ends, refuses, or does not answer in time (exit code 124).
     pub(crate) fn ask(&self, wish: Wish, name: &str) -> anyhow::Result<Answer> {
         // Askers take turns; the kernel lets go of the lock when memspy ends.
-        self.tail.lock().context("can't lock the tail")?;
+        flock(&self.tail, libc::LOCK_EX).context("can't lock the tail")?;
         let serial = self.fresh_serial()?;
         self.put(control::NAME_LEN, name.len() as u32)?;
         self.tail
@@ -255,7 +267,7 @@ impl Process {
         )?;
         self.wait(serial)?;
         let answered = self.word(control::ANSWER)?;
-        self.tail.unlock().context("can't unlock the tail")?;
+        flock(&self.tail, libc::LOCK_UN).context("can't unlock the tail")?;
         let pid = self.pid;
         match answered {
             answer::DONE => {}

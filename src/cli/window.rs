@@ -57,8 +57,8 @@ impl WindowOptions {
             [] => "there are none".to_owned(),
             names => format!("there are {}", names.join(", ")),
         };
-        let names = evidence.iter().filter_map(|one| one.lacks.as_deref());
-        let name = names.last().unwrap_or_default();
+        let name = evidence.iter().find_map(|one| one.lacks.as_deref());
+        let name = name.unwrap_or_default();
         anyhow::bail!("no log has a mark {}; {there}", clean(name))
     }
 }
