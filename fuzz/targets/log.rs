@@ -11,7 +11,7 @@ use memspy_analysis::summary::Summary;
 use memspy_analysis::tree::Tree;
 use memspy_analysis::verdict::suppression::Date;
 use memspy_analysis::verdict::{
-    Budgets, Evidence, KindSet, Measures, Policy, doubt_lost_images, judge,
+    Budgets, Evidence, KindSet, Measures, Policy, Window, doubt_lost_images, judge,
 };
 
 /// Reads the bytes as a log file.
@@ -38,7 +38,7 @@ pub(super) fn read(path: &Path) {
     }
     let mut evidence: Vec<Evidence> = logs
         .iter()
-        .filter_map(|log| Evidence::read(log).ok())
+        .filter_map(|log| Evidence::read(log, &Window::default()).ok())
         .collect();
     doubt_lost_images(&mut evidence);
     let processes = evidence.into_iter().map(|one| one.process).collect();
