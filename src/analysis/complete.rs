@@ -228,7 +228,11 @@ impl Witness {
                 });
             }
         }
-        // Threads that are vouched for but have no block at all.
+        // Threads that are vouched for but have no block at all: one that has just begun has no event.
+        threads += vouched
+            .iter()
+            .filter(|(thread, n)| **thread > 0 && **n == 0)
+            .count() as u64;
         let gone = vouched.iter().filter(|(_, n)| **n > 0);
         reasons.extend(gone.map(|(thread, n)| Reason::Short {
             thread: *thread,

@@ -97,7 +97,7 @@ pub(crate) fn path_of(log: &Path) -> PathBuf {
 }
 
 impl Tail {
-    /// Reads the tail of a log; `None` when there is none.
+    /// Reads the tail of a log; `None` when there is none, or when its image died while it made it.
     ///
     /// # Errors
     /// When it is there but can't be read or is not a tail.
@@ -105,18 +105,22 @@ impl Tail {
         let path = path_of(log);
         match std::fs::symlink_metadata(&path) {
             Err(why) if why.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            _ => Tail::read(&path).map(Some),
+            _ => Tail::read(&path),
         }
     }
 
-    fn read(path: &Path) -> Result<Tail, Error> {
+    fn read(path: &Path) -> Result<Option<Tail>, Error> {
         let source = Source::open(path)?;
         let not_a_tail = |why: &str| Error::NotALog {
             path: path.into(),
             why: format!("{why}; move the file away to read the log without it"),
         };
         let mut page = vec![0; CONTROL_SIZE];
-        if source.read_at(&mut page, 0)? < CONTROL_SIZE || page[..8] != MAGIC {
+        let read = source.read_at(&mut page, 0)?;
+        if page[..MAGIC.len()] == [0; MAGIC.len()] {
+            return Ok(None);
+        }
+        if read < CONTROL_SIZE || page[..MAGIC.len()] != MAGIC {
             return Err(not_a_tail("its tail does not begin as a tail does"));
         }
         if source.len() > MAX_TAIL {
@@ -137,13 +141,13 @@ impl Tail {
             }
             for _ in 0..count {
                 if at.checked_add(size).is_none_or(|end| end > source.len()) {
-                    return Ok(tail);
+                    return Ok(Some(tail));
                 }
                 tail.buffer(&source, at, size as usize)?;
                 at += size;
             }
         }
-        Ok(tail)
+        Ok(Some(tail))
     }
 
     /// Reads one buffer, again while it changes under the reading.

@@ -13,11 +13,12 @@
 //! Signals are blocked by the callers, so that no handler finds its own thread halfway.
 
 use crate::slot::Slot;
+use crate::stack::MAX_MODULE;
 use crate::sys::Errno;
 use crate::{clock, file, image, sys};
 use core::sync::atomic::{AtomicU64, Ordering::*};
 use memspy_log::tail::{HEADER_SIZE, VOID, control, header};
-use memspy_log::{Line, Op, key, tag};
+use memspy_log::{Line, MAX_EVENT, Op, key, tag};
 
 /// The longest block line, and so the room that must lie before a run.
 pub(crate) const MAX_BLOCK: usize = 384;
@@ -107,7 +108,8 @@ fn write_out(slot: &Slot, reach: Reach) -> Result<bool, Errno> {
     if slot.field(header::FLUSH_LEN).load(Relaxed) != 0 {
         finish_write(slot)?;
     }
-    let whole = !has_gap(slot, top);
+    // The lines of a thread that goes on are counted: its number may be ahead of `top` as it was read.
+    let whole = reach != Reach::Committed && !has_gap(slot, top);
     let mut ended = false;
     loop {
         let from = slot.field(header::FLUSHED).load(Relaxed);
@@ -134,6 +136,10 @@ fn write_out(slot: &Slot, reach: Reach) -> Result<bool, Errno> {
         return Ok(
             slot.field(header::FLUSHED).load(Relaxed) == slot.field(header::TOP).load(Acquire)
         );
+    }
+    if !whole {
+        // A line that was abandoned just before its commit had taken a number: the next one gets it.
+        slot.count(slot.field(header::FIRST_N).load(Relaxed) - 1 + slot.lost.load(Relaxed));
     }
     empty(slot, top);
     Ok(true)
@@ -175,16 +181,17 @@ fn next_run(slot: &Slot, from: u64, top: u64, whole: bool, reach: Reach) -> Opti
     }
     let bytes = text(slot, from, top);
     let mut at = 0;
-    let mut abandoned = 0;
-    while !starts_line(bytes, at)? {
-        abandoned +=
-            u64::from(bytes.get(at) == Some(&0) && (at == 0 || bytes.get(at - 1) != Some(&0)));
-        at += 1;
-    }
+    let next = loop {
+        match starts_line(bytes, at) {
+            Some(false) => at += 1,
+            answer => break answer,
+        }
+    };
     if at > 0 && reach == Reach::Committed {
         return None;
     }
-    image::word(control::ABANDONED).fetch_add(abandoned, Relaxed);
+    image::word(control::ABANDONED).fetch_add(rooms(bytes.get(..at).unwrap_or(bytes)), Relaxed);
+    next?;
     let start = at;
     let mut events = 0;
     while starts_line(bytes, at) == Some(true) {
@@ -199,6 +206,24 @@ fn next_run(slot: &Slot, from: u64, top: u64, whole: bool, reach: Reach) -> Opti
         end: from + at as u64,
         events,
     })
+}
+
+/// How many lines were begun in a stretch without a committed line and never finished. Each holds its whole room; what
+/// is left over is the rest of the room of the line before, which was committed but did not give it back.
+fn rooms(gap: &[u8]) -> u64 {
+    let module = br#""op":"module""#;
+    let (mut left, mut rooms) = (gap, 0);
+    loop {
+        let room = match left.get(1..) {
+            Some(text) if text.starts_with(module) => MAX_MODULE,
+            _ => MAX_EVENT,
+        };
+        match left.get(room..) {
+            Some(rest) => left = rest,
+            None => return rooms,
+        }
+        rooms += 1;
+    }
 }
 
 /// Whether a committed line starts at `at`; `None` at the end.

@@ -177,6 +177,11 @@ impl Slot {
         self.n.load(Relaxed)
     }
 
+    /// Corrects the number of events that the stream has had.
+    pub(crate) fn count(&self, n: u64) {
+        self.n.store(n, Relaxed);
+    }
+
     /// Begins a stream at event number `n` + 1 in an empty buffer.
     pub(crate) fn begin(&self, stream: u64, tid: u32, image_pid: u32, n: u64) {
         self.stream.store(stream, Relaxed);

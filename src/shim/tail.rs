@@ -231,26 +231,38 @@ pub(crate) fn leave_parents() {
 }
 
 /// After a failed exec: a new tail under the old name, over the same first extent; later extents keep their memory.
+/// The magic comes last: until then a reader takes the file for none.
 pub(crate) fn reopen() -> Result<()> {
     let path = image::tail_path();
     let fd = file::create(path)?;
-    let mut copied = Ok(());
+    let copied = copy_extents(fd).and_then(|()| {
+        // SAFETY: the magic is readable.
+        unsafe { sys::pwrite_all(fd, MAGIC.as_ptr(), MAGIC.len(), 0) }
+    });
+    sys::close(fd);
+    copied.inspect_err(|_| {
+        let _ = sys::unlink(path);
+    })
+}
+
+/// Writes all extents but for the magic and maps them over themselves.
+fn copy_extents(fd: i32) -> Result<()> {
     let mut offset = 0u64;
+    let mut skipped = MAGIC.len();
     for (place, length) in PLACES.iter().zip(&LENGTHS) {
-        let (at, len) = (place.load(Relaxed), length.load(Acquire));
-        if at.is_null() || len == 0 || copied.is_err() {
+        let (at, len) = (place.load(Relaxed), length.load(Acquire) as usize);
+        if at.is_null() || len == 0 {
             break;
         }
-        copied = preallocate(fd, offset, len);
-        if copied.is_ok() {
-            // SAFETY: the extent is mapped for ever.
-            copied = unsafe { sys::pwrite_all(fd, at, len as usize, offset) };
+        preallocate(fd, offset, len as u64)?;
+        // SAFETY: the extent is mapped for ever, and longer than the magic.
+        unsafe {
+            let from = at.add(skipped);
+            sys::pwrite_all(fd, from, len - skipped, offset + skipped as u64)?;
         }
-        if copied.is_ok() {
-            copied = map_extent(fd, offset, len as usize, at).map(|_| ());
-        }
-        offset += len;
+        map_extent(fd, offset, len, at)?;
+        offset += len as u64;
+        skipped = 0;
     }
-    sys::close(fd);
-    copied
+    Ok(())
 }

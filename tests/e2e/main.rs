@@ -62,6 +62,9 @@ mod process;
 mod signal;
 /// Other preloads, sanitizers, sandboxes, odd launchers.
 mod startup;
+/// Death and interruption at each instruction of a hook.
+#[allow(unsafe_code)]
+mod step;
 /// Full disks, missing directories, limits, closed descriptors.
 mod storage;
 /// Many, short, small and late threads.

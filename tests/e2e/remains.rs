@@ -24,7 +24,9 @@ pub(crate) fn remains(log: &Path) -> Events {
     let mut tail_path = log.as_os_str().to_owned();
     tail_path.push(".tail");
     let mut pending = Vec::new();
-    if let Ok(tail) = fs::read(&tail_path) {
+    // Empty, or with zeros for the magic: its image died while it made it.
+    let made = |tail: &Vec<u8>| !tail.is_empty() && tail[..8] != [0; 8];
+    if let Some(tail) = fs::read(&tail_path).ok().filter(made) {
         assert_eq!(&tail[..8], b"MEMSPYT1");
         for buffer in buffers(&tail) {
             fold(&tail[buffer], &mut text, &mut pending);
@@ -64,7 +66,8 @@ fn fold(buffer: &[u8], text: &mut Vec<u8>, pending: &mut Vec<(u64, u64, Value)>)
     if thread == 0 && u64_at(buffer, 24) == 0 {
         return;
     }
-    let (mut from, top) = (u64_at(buffer, 32) as usize, u64_at(buffer, 24) as usize);
+    let mut from = u64_at(buffer, 32) as usize;
+    let top = (u64_at(buffer, 24) as usize).min(buffer.len());
     let mut n = u64_at(buffer, 16);
     match u64_at(buffer, 56) {
         0 => {}
