@@ -4,7 +4,7 @@
 /// are readable on both.
 pub(crate) const STYLE: &str = "\
 svg{background:#fff;font:13px system-ui,sans-serif}
-text{fill:#222}.dim{fill:#666}.grid{stroke:#ddd}.axis{stroke:#888}
+text{fill:#222}.title{font-size:15px;font-weight:600}.dim{fill:#666}.grid{stroke:#ddd}.axis{stroke:#888}
 @media (prefers-color-scheme:dark){svg{background:#16181c}text{fill:#e6e6e6}.dim{fill:#a0a0a0}\
 .grid{stroke:#333}.axis{stroke:#777}}";
 
@@ -35,9 +35,19 @@ pub(crate) fn shorten(text: &str, most: usize) -> String {
     format!("{kept}\u{2026}")
 }
 
+/// A path cut to `most` letters at its front: its end says more.
+pub(crate) fn shorten_path(path: &str, most: usize) -> String {
+    let letters = path.chars().count();
+    if letters <= most {
+        return path.to_string();
+    }
+    let kept = path.chars().skip(letters - most.saturating_sub(1));
+    format!("\u{2026}{}", kept.collect::<String>())
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{shorten, xml};
+    use super::{shorten, shorten_path, xml};
 
     #[test]
     fn no_markup_and_no_control_byte_gets_through() {
@@ -51,5 +61,7 @@ mod tests {
     fn a_long_text_ends_in_an_ellipsis() {
         assert_eq!(shorten("abcdef", 4), "abc\u{2026}");
         assert_eq!(shorten("abcd", 4), "abcd");
+        assert_eq!(shorten_path("/usr/lib/x.so", 5), "\u{2026}x.so");
+        assert_eq!(shorten_path("x.so", 4), "x.so");
     }
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use inferno::flamegraph::color::{BasicPalette, Palette};
 use inferno::flamegraph::{Direction, Options, TextTruncateDirection, from_lines};
 
+use crate::amount::{bytes, count};
 use crate::exit::{self, Failure};
 use crate::export::{folded_lines, write_to};
 use crate::naming::NameOptions;
@@ -65,25 +66,39 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
         let message = format!("nothing to draw: no {what} in {}", profile.title);
         return Err(Failure::new(exit::ERROR, message).into());
     }
+    let total = profile.samples.iter().map(|sample| args.by.of(sample));
+    let total = total.fold(0, u64::saturating_add);
     let mut svg = Vec::new();
     from_lines(
-        &mut options(args, &profile),
+        &mut options(args, &profile, total),
         lines.iter().map(String::as_str),
         &mut svg,
     )?;
-    write_to(&args.output, |out| out.write_all(&svg))?;
+    let svg = for_dark_too(&String::from_utf8_lossy(&svg));
+    write_to(&args.output, |out| out.write_all(svg.as_bytes()))?;
     for note in &profile.notes {
         say(note);
     }
     Ok(exit::OK)
 }
 
-fn options(args: &Args, profile: &Profile) -> Options<'static> {
+/// The picture, with a style sheet that follows the reader's light or dark setting; frames keep their bright colours.
+fn for_dark_too(svg: &str) -> String {
+    const DARK: &str = "@media (prefers-color-scheme:dark){svg>rect{fill:#16181c}\
+        #title,#subtitle,#details,#unzoom,#search,#matched{fill:#e6e6e6}}\n</style>";
+    svg.replacen("</style>", DARK, 1)
+}
+
+fn options(args: &Args, profile: &Profile, total: u64) -> Options<'static> {
     let mut options = Options::default();
     options.title = match &args.title {
         Some(title) => memspy_analysis::printable(title.as_bytes()),
         None => format!("{}: {}", profile.title, args.by.title(profile.kind)),
     };
+    options.subtitle = Some(match args.by {
+        Measure::Count => count(total),
+        Measure::Bytes | Measure::Peak | Measure::Leaked => bytes(total),
+    });
     options.count_name = args.by.unit(profile.kind).to_string();
     options.colors = Palette::Basic(BasicPalette::Mem);
     // The same function has the same colour in every picture.

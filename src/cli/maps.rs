@@ -7,8 +7,9 @@ mod text;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 
-use memspy_analysis::space::{Moment, View};
+use memspy_analysis::space::{Moment, Total, View};
 
+use crate::amount::bytes;
 use crate::callers::Callers;
 use crate::exit;
 use crate::export::write_to;
@@ -84,6 +85,15 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
         );
     }
     Ok(exit::OK)
+}
+
+/// How much of ranges is in memory, as far as the log tells.
+fn in_memory(total: &Total) -> String {
+    match total.resident_unknown {
+        0 => bytes(total.resident),
+        unknown if unknown == total.ranges => "?".to_string(),
+        _ => format!("\u{2265} {}", bytes(total.resident)),
+    }
 }
 
 /// A moment in words.

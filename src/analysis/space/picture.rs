@@ -75,8 +75,10 @@ pub struct Total {
     pub ranges: u64,
     /// Bytes.
     pub size: u64,
-    /// Bytes in memory at the last snapshot; ranges that do not say are left out.
+    /// Bytes in memory at the last snapshot, of the ranges of which that is known.
     pub resident: u64,
+    /// Ranges of which it is not known.
+    pub resident_unknown: u64,
     /// The live blocks in them.
     pub handed_out: Held,
 }
@@ -223,6 +225,7 @@ impl Total {
         self.size = self.size.saturating_add(row.to.saturating_sub(row.from));
         let resident = row.resident.map_or(0, |resident| resident.all);
         self.resident = self.resident.saturating_add(resident);
+        self.resident_unknown += u64::from(row.resident.is_none());
         self.handed_out.blocks += row.handed_out.blocks;
         let bytes = row.handed_out.bytes;
         self.handed_out.bytes = self.handed_out.bytes.saturating_add(bytes);

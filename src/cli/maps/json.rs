@@ -66,6 +66,7 @@ fn sums(total: &Total) -> Value {
         "ranges": total.ranges,
         "size": total.size,
         "resident": total.resident,
+        "resident_unknown": total.resident_unknown,
         "handed_out": {"blocks": total.handed_out.blocks, "bytes": total.handed_out.bytes},
     })
 }

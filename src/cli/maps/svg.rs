@@ -5,9 +5,9 @@ use std::fmt::Write as _;
 use memspy_analysis::printable;
 use memspy_analysis::space::{Kind, Moment, Picture, Row};
 
-use super::moment_words;
+use super::{in_memory, moment_words};
 use crate::amount::{bytes, count};
-use crate::drawing::{STYLE, shorten, xml};
+use crate::drawing::{STYLE, shorten, shorten_path, xml};
 
 const WIDTH: u64 = 1000;
 const LEFT: u64 = 20;
@@ -15,6 +15,10 @@ const LINE: u64 = 20;
 /// The ranges' bars begin here; the addresses stand left of it.
 const BARS: u64 = 260;
 const BAR_WIDTH: u64 = 240;
+/// The narrowest part of a bar that can be seen.
+const LEAST: f64 = 1.5;
+/// Letters of a range's description, for which there is room also in a wide font.
+const LETTERS: usize = 60;
 /// More ranges than this make a picture that nobody reads; the smallest are folded.
 const MOST_ROWS: usize = 400;
 
@@ -27,10 +31,13 @@ pub(super) fn draw(title: &str, at: Moment, picture: &Picture) -> String {
         &mut body,
         LEFT,
         y,
-        "",
+        "title",
         &format!("{title}: the address space {moment}"),
     );
-    y += 14;
+    y += 26;
+    let scale = "by kind, to scale, without the reserves of thread arenas";
+    text(&mut body, LEFT, y, "dim", scale);
+    y += 8;
     y = kinds(&mut body, y, picture);
     y = ranges(&mut body, y + 16, picture);
     let height = y + 10;
@@ -80,11 +87,12 @@ fn kinds(out: &mut String, mut y: u64, picture: &Picture) -> u64 {
         let x = LEFT + column * (WIDTH - 2 * LEFT) / 2;
         rect(out, (x as f64, y - 11), (12.0, 12), *kind);
         let label = format!(
-            "{}: {} in {} ranges, {} in memory",
+            "{}: {} in {} {}, {} in memory",
             kind.words(),
             bytes(total.size),
             count(total.ranges),
-            bytes(total.resident)
+            if total.ranges == 1 { "range" } else { "ranges" },
+            in_memory(total)
         );
         text(out, x + 18, y, "", &label);
         if column == 1 || number + 1 == totals.len() {
@@ -96,29 +104,36 @@ fn kinds(out: &mut String, mut y: u64, picture: &Picture) -> u64 {
 
 /// One line for each range; the bar's length grows with the logarithm of its size.
 fn ranges(out: &mut String, mut y: u64, picture: &Picture) -> u64 {
-    let mut sizes: Vec<u64> = picture.rows.iter().map(|row| row.to - row.from).collect();
-    let largest = sizes.iter().copied().max().unwrap_or(1);
-    sizes.sort_unstable_by(|a, b| b.cmp(a));
-    let smallest = sizes.get(MOST_ROWS).copied().unwrap_or(0);
+    let size = |row: &&Row| row.to - row.from;
+    let mut shown: Vec<&Row> = picture.rows.iter().collect();
+    shown.sort_by_key(|row| std::cmp::Reverse(size(row)));
+    let largest = shown.first().map_or(1, size);
+    let folded = shown.len().saturating_sub(MOST_ROWS);
+    shown.truncate(MOST_ROWS);
+    shown.sort_by_key(|row| row.from);
     text(
         out,
         LEFT,
         y + 4,
         "dim",
-        "ranges by address; bars grow with the logarithm of the size, the dark part is in memory",
+        "ranges by address; bars grow with the logarithm of the size, the strong part is in memory",
     );
     y += LINE + 4;
     let mut end = None;
-    let mut folded = 0u64;
-    for row in &picture.rows {
-        if row.to - row.from < smallest {
-            folded += 1;
-            continue;
+    let mut mapped = picture.rows.iter().peekable();
+    for row in shown {
+        // What is not drawn between two that are is no gap.
+        let mut between = 0;
+        while let Some(other) = mapped.next_if(|other| other.from < row.from) {
+            if end.is_some_and(|end| other.from >= end) {
+                between += other.to - other.from;
+            }
         }
         if let Some(end) = end
-            && row.from > end
+            && row.from > end + between
         {
-            let gap = format!("\u{22ee}  {} without a mapping", bytes(row.from - end));
+            let gap = row.from - end - between;
+            let gap = format!("\u{22ee}  {} without a mapping", bytes(gap));
             text(out, LEFT, y, "dim", &gap);
             y += LINE;
         }
@@ -127,7 +142,8 @@ fn ranges(out: &mut String, mut y: u64, picture: &Picture) -> u64 {
         y += LINE;
     }
     if folded > 0 {
-        let note = format!("{} smaller ranges are not drawn", count(folded));
+        let folded = count(folded as u64);
+        let note = format!("{folded} more ranges, no larger than the smallest here, are not drawn");
         text(out, LEFT, y, "dim", &note);
         y += LINE;
     }
@@ -159,23 +175,23 @@ fn range(out: &mut String, y: u64, row: &Row, largest: u64) {
     );
     let resident = row.resident.map_or(0, |resident| resident.all);
     if resident > 0 {
-        rect(
-            out,
-            bar,
-            (scale(size) * resident as f64 / size as f64, 15),
-            row.kind,
-        );
+        // A page of a large range is seen, too.
+        let width = (scale(size) * resident as f64 / size as f64).max(LEAST);
+        rect(out, bar, (width, 15), row.kind);
     }
     let label = match row.path.first() {
         Some(b'/') => format!(
             "{}  {}  {}",
             row.perms,
             row.kind.words(),
-            printable(&row.path)
+            shorten_path(
+                &printable(&row.path),
+                LETTERS.saturating_sub(row.kind.words().len() + 8)
+            )
         ),
         _ => format!("{}  {}", row.perms, row.kind.words()),
     };
-    text(out, BARS + BAR_WIDTH + 10, y, "", &shorten(&label, 66));
+    text(out, BARS + BAR_WIDTH + 10, y, "", &shorten(&label, LETTERS));
     let _ = writeln!(out, "</g>");
 }
 

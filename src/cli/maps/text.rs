@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use memspy_analysis::printable;
 use memspy_analysis::space::{Account, Fragments, Kind, Perms, Picture, Row, View};
 
-use super::{Args, moment_words};
+use super::{Args, in_memory, moment_words};
 use crate::amount::{bytes, count};
 use crate::callers::Callers;
 use crate::one_log::time;
@@ -48,7 +48,7 @@ fn head(out: &mut String, picture: &Picture) {
             let when = printable(when.as_bytes());
             format!(
                 "{} in memory (snapshot `{when}`, {})",
-                bytes(total.resident),
+                in_memory(&total),
                 time(*t)
             )
         }
@@ -71,10 +71,12 @@ fn head(out: &mut String, picture: &Picture) {
 }
 
 fn rows(out: &mut String, picture: &Picture, callers: &Callers) {
+    let widths = picture.rows.iter().map(|row| addresses(row).len());
+    let width = widths.max().unwrap_or(0).max("addresses".len());
     line(
         out,
         format_args!(
-            "{:<29} {:>10} {:>10} {:>10}  {:<17} what it is",
+            "{:<width$} {:>10} {:>10} {:>10}  {:<17} what it is",
             "addresses", "size", "in memory", "handed out", "may"
         ),
     );
@@ -86,19 +88,24 @@ fn rows(out: &mut String, picture: &Picture, callers: &Callers) {
             line(
                 out,
                 format_args!(
-                    "{:>29} {:>10}",
+                    "{:>width$} {:>10}",
                     "\u{2026} nothing \u{2026}",
                     bytes(row.from - end)
                 ),
             );
         }
         end = Some(row.to);
-        one(out, row, picture, callers);
+        one(out, row, width, picture, callers);
     }
 }
 
-fn one(out: &mut String, row: &Row, picture: &Picture, callers: &Callers) {
-    let addresses = format!("{:x}-{:x}", row.from, row.to);
+fn addresses(row: &Row) -> String {
+    format!("{:x}-{:x}", row.from, row.to)
+}
+
+/// One range; its addresses take `width` letters.
+fn one(out: &mut String, row: &Row, width: usize, picture: &Picture, callers: &Callers) {
+    let addresses = addresses(row);
     let resident = row
         .resident
         .map_or_else(|| "?".to_string(), |resident| bytes(resident.all));
@@ -109,7 +116,7 @@ fn one(out: &mut String, row: &Row, picture: &Picture, callers: &Callers) {
     line(
         out,
         format_args!(
-            "{addresses:<29} {:>10} {resident:>10} {handed:>10}  {:<17} {}",
+            "{addresses:<width$} {:>10} {resident:>10} {handed:>10}  {:<17} {}",
             bytes(row.to - row.from),
             may(row.perms),
             what(row, picture, callers)
@@ -182,7 +189,7 @@ fn totals(out: &mut String, picture: &Picture) {
                 kind.words(),
                 count(total.ranges),
                 bytes(total.size),
-                bytes(total.resident),
+                in_memory(&total),
                 match total.handed_out.blocks {
                     0 => String::new(),
                     _ => bytes(total.handed_out.bytes),

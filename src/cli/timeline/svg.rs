@@ -22,6 +22,8 @@ const LABEL: f64 = 110.0;
 struct Curve {
     name: &'static str,
     colour: &'static str,
+    /// Whether the log knows the size at its points only: a call changes the other ones.
+    sampled: bool,
     points: Vec<(u64, u64)>,
 }
 
@@ -40,8 +42,8 @@ pub(super) fn draw(title: &str, line: &Timeline) -> String {
         &mut body,
         20.0,
         28.0,
-        "",
-        &format!("{title}: memory over time"),
+        "title",
+        &format!("{title}: memory over {}", time(line.end)),
     );
     legend(&mut body, &curves);
     paper.grid(&mut body);
@@ -60,6 +62,7 @@ fn curves(line: &Timeline) -> Vec<Curve> {
     let curve = |name, colour, value: fn(&memspy_analysis::space::Point) -> u64| Curve {
         name,
         colour,
+        sampled: false,
         points: line
             .points
             .iter()
@@ -71,8 +74,9 @@ fn curves(line: &Timeline) -> Vec<Curve> {
         curve("held by malloc", "#f28e2b", |point| point.held),
         curve("mapped by the program", "#4e79a7", |point| point.mapped),
         Curve {
-            name: "resident, of everything",
+            name: "in memory, of everything (where known)",
             colour: "#59a14f",
+            sampled: true,
             points: line.resident.clone(),
         },
     ]
@@ -89,6 +93,26 @@ fn round_step(largest: u64) -> u64 {
     fits.into_iter()
         .find(|step| largest.div_ceil(*step) <= 6)
         .unwrap_or(largest)
+}
+
+/// 1, 2 or 5 times a power of ten, nanoseconds, so that at most seven ticks fit.
+fn round_time(end: u64) -> u64 {
+    let tens = std::iter::successors(Some(1u64), |ten| ten.checked_mul(10));
+    let mut steps = tens.flat_map(|ten| [1, 2, 5].map(|step| ten.saturating_mul(step)));
+    steps.find(|step| end / step < 7).unwrap_or(u64::MAX)
+}
+
+/// A time in the unit that fits the whole.
+fn tick(t: u64, end: u64) -> String {
+    let (unit, name) = match end {
+        0..1_000_000 => (1e3, "\u{b5}s"),
+        1_000_000..1_000_000_000 => (1e6, "ms"),
+        _ => (1e9, "s"),
+    };
+    match t {
+        0 => "0".to_string(),
+        _ => format!("{} {name}", t as f64 / unit),
+    }
 }
 
 fn label(out: &mut String, x: f64, y: f64, class: &str, text: &str) {
@@ -109,7 +133,7 @@ fn legend(out: &mut String, curves: &[Curve]) {
             curve.colour
         );
         label(out, x + 18.0, 55.0, "", curve.name);
-        x += 60.0 + 8.0 * curve.name.len() as f64;
+        x += 45.0 + 7.5 * curve.name.len() as f64;
     }
 }
 
@@ -146,25 +170,25 @@ impl Paper {
                 bytes(size)
             );
         }
-        for fifth in 0..=5u64 {
-            let t = (u128::from(self.end) * u128::from(fifth) / 5) as u64;
-            let anchor = match fifth {
-                0 => "start",
-                5 => "end",
-                _ => "middle",
-            };
+        let step = round_time(self.end);
+        for number in 0..=self.end / step {
+            let t = step * number;
+            let x = self.x(t);
             let _ = writeln!(
                 out,
-                "<text x=\"{:.1}\" y=\"{}\" text-anchor=\"{anchor}\" class=\"dim\">{}</text>",
-                self.x(t),
+                "<path d=\"M{x:.1} {BOTTOM}v5\" class=\"axis\" fill=\"none\"/>\
+                 <text x=\"{x:.1}\" y=\"{}\" text-anchor=\"middle\" class=\"dim\">{}</text>",
                 BOTTOM + 22.0,
-                time(t)
+                tick(t, self.end)
             );
         }
     }
 
-    /// A step curve: a size holds until the next is known.
+    /// A step curve, for a size holds until a call changes it; of samples dots, and dashes between them.
     fn curve(&self, out: &mut String, curve: &Curve) {
+        if curve.sampled {
+            return self.samples(out, curve);
+        }
         let Some((first, size)) = curve.points.first() else {
             return;
         };
@@ -177,6 +201,28 @@ impl Paper {
             out,
             "<path d=\"{path}\" fill=\"none\" stroke=\"{}\" stroke-width=\"2\" stroke-linejoin=\"round\"/>",
             curve.colour
+        );
+    }
+
+    fn samples(&self, out: &mut String, curve: &Curve) {
+        let colour = curve.colour;
+        let mut path = String::new();
+        for (t, size) in &curve.points {
+            let (x, y) = (self.x(*t), self.y(*size));
+            let _ = write!(
+                path,
+                "{}{x:.1} {y:.1}",
+                if path.is_empty() { 'M' } else { 'L' }
+            );
+            let _ = writeln!(
+                out,
+                "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"2.5\" fill=\"{colour}\"/>"
+            );
+        }
+        let _ = writeln!(
+            out,
+            "<path d=\"{path}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"1.5\" \
+             stroke-dasharray=\"5 4\"/>"
         );
     }
 
@@ -210,14 +256,35 @@ impl Paper {
              <path d=\"M{x:.1} {TOP}V{y:.1}\" stroke=\"#e15759\" stroke-dasharray=\"2 3\" fill=\"none\"/>"
         );
         // Above the curves, in a line of its own.
-        let text = format!("peak {} at {}", bytes(size), time(line.peak.t));
-        label(out, x.min(RIGHT - 220.0), TOP - 8.0, "", &text);
+        let anchor = if x > (LEFT + RIGHT) / 2.0 {
+            "end"
+        } else {
+            "start"
+        };
+        let _ = writeln!(
+            out,
+            "<text x=\"{x:.1}\" y=\"{}\" text-anchor=\"{anchor}\">peak of live blocks: {}, {} after the start</text>",
+            TOP - 8.0,
+            bytes(size),
+            time(line.peak.t)
+        );
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::round_step;
+    use super::{round_step, round_time, tick};
+
+    #[test]
+    fn at_most_seven_round_ticks_cover_every_time() {
+        for end in [1, 9, 999, 68_010_000, 2_194_000_000, u64::MAX] {
+            let step = round_time(end);
+            assert!(end / step < 7, "{end} {step}");
+        }
+        assert_eq!(round_time(68_010_000), 10_000_000);
+        assert_eq!(tick(30_000_000, 68_010_000), "30 ms");
+        assert_eq!(tick(1_500_000_000, 2_194_000_000), "1.5 s");
+    }
 
     #[test]
     fn at_most_six_lines_reach_every_size() {
