@@ -45,6 +45,11 @@ pub enum Error {
         /// Its version.
         version: u64,
     },
+    /// The log's first line is missing, and with it its place in time among others.
+    NoOrigin {
+        /// What it is called.
+        path: PathBuf,
+    },
     /// The log can't be recovered.
     Recover {
         /// What it is called.
@@ -103,6 +108,12 @@ impl fmt::Display for Error {
             Error::NotALog { path, why } => {
                 write!(f, "{}: is not a memspy log: {why}", shown(path))
             }
+            Error::NoOrigin { path } => write!(
+                f,
+                "{}: its first line is missing, so that its events have no time in common with \
+                 those of other logs; read it by itself, or leave it out",
+                shown(path)
+            ),
             Error::Newer { path, version } => write!(
                 f,
                 "{}: log version {version}, but this memspy reads up to {}; use a newer memspy",

@@ -21,6 +21,7 @@ pub mod model;
 mod process;
 pub mod recover;
 pub mod replay;
+pub mod several;
 pub mod site;
 mod site_ledger;
 mod site_tally;

@@ -17,6 +17,8 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub struct Log {
     pub(crate) source: Arc<Source>,
+    /// Where it begins in its source.
+    from: u64,
     pub(crate) index: Index,
     pub(crate) tail: Option<Tail>,
     running: bool,
@@ -29,11 +31,18 @@ impl Log {
     /// # Errors
     /// At the first path that can't be read or is not a log.
     pub fn open_all(paths: &[PathBuf]) -> Result<Vec<Log>, Error> {
-        let mut logs = Vec::new();
-        for path in source::find(paths)? {
-            Log::open_images(&path, &mut logs)?;
-        }
-        Ok(logs)
+        Log::each(paths)?.collect()
+    }
+
+    /// The same logs one by one: each path is opened when its turn comes.
+    ///
+    /// # Errors
+    /// When a directory can't be read or holds no log.
+    pub fn each(paths: &[PathBuf]) -> Result<Each, Error> {
+        Ok(Each {
+            paths: source::find(paths)?.into_iter(),
+            images: Vec::new().into_iter(),
+        })
     }
 
     /// Opens one log; of a file that holds several, the first.
@@ -69,6 +78,7 @@ impl Log {
         Ok(())
     }
 
+    /// Opens the log that begins at `from` of a source.
     fn image(source: Arc<Source>, tail: Option<Tail>, from: u64) -> Result<Log, Error> {
         let index = index::build(&source, tail.as_ref(), from)?;
         let running = tail.as_ref().is_some_and(|tail| {
@@ -77,6 +87,7 @@ impl Log {
         });
         Ok(Log {
             source,
+            from,
             index,
             tail,
             running,
@@ -151,5 +162,83 @@ impl Log {
             _ => t,
         };
         Some(start.saturating_add(scaled))
+    }
+}
+
+/// Logs, opened one by one, see [`Log::each`].
+#[derive(Debug)]
+pub struct Each {
+    paths: std::vec::IntoIter<PathBuf>,
+    /// What is left of the present path's.
+    images: std::vec::IntoIter<Log>,
+}
+
+impl Each {
+    /// How many paths are still to be opened.
+    pub fn paths_left(&self) -> usize {
+        self.paths.len()
+    }
+}
+
+impl Iterator for Each {
+    type Item = Result<Log, Error>;
+
+    fn next(&mut self) -> Option<Result<Log, Error>> {
+        loop {
+            if let Some(log) = self.images.next() {
+                return Some(Ok(log));
+            }
+            let path = self.paths.next()?;
+            let mut images = Vec::new();
+            if let Err(why) = Log::open_images(&path, &mut images) {
+                return Some(Err(why));
+            }
+            self.images = images.into_iter();
+        }
+    }
+}
+
+/// Where a log is to be found again, and its first line.
+#[derive(Debug)]
+pub struct Place {
+    path: PathBuf,
+    from: u64,
+    /// The bytes, of standard input, which can't be read a second time, and where it was asked for.
+    kept: Option<Arc<Source>>,
+    /// The first line; `None` when the log was cut before it.
+    pub start: Option<Start>,
+}
+
+impl Place {
+    /// The place of a log, which stays open when `keep`.
+    pub fn of(log: &Log, keep: bool) -> Place {
+        let keep = keep || log.path() == Path::new("-");
+        Place {
+            path: log.path().into(),
+            from: log.from,
+            kept: keep.then(|| Arc::clone(&log.source)),
+            start: log.start().cloned(),
+        }
+    }
+
+    /// The path by which the log was opened; `-` for standard input.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Opens the log again.
+    ///
+    /// # Errors
+    /// When it can't be read any more.
+    pub fn open(&self) -> Result<Log, Error> {
+        let tail = match self.from {
+            0 => Tail::of_log(&self.path)?,
+            _ => None,
+        };
+        let source = match &self.kept {
+            Some(source) => Arc::clone(source),
+            None => Arc::new(Source::open(&self.path)?),
+        };
+        Log::image(source, tail, self.from)
     }
 }

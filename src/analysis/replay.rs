@@ -165,7 +165,7 @@ impl<V: Visitor> Sink for Stage<'_, V> {
 }
 
 /// The memory with which an image began.
-fn inherited(log: &Log, generation: usize) -> (Memory, Inheritance) {
+pub(crate) fn inherited(log: &Log, generation: usize) -> (Memory, Inheritance) {
     let page = log.start().map_or(0, |start| start.page);
     let Some(parent) = log.start().and_then(|start| start.forked_from.as_ref()) else {
         return (Memory::new(page), Inheritance::None);

@@ -1,27 +1,28 @@
-//! `memspy events`: the events of a log in the order of time.
+//! `memspy events`: the events of a log, or of several, in the order of time.
 
 mod call;
 mod filter;
+mod one;
+mod several;
 
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::path::PathBuf;
 
-use anyhow::bail;
-use memspy_analysis::log::Log;
-use memspy_analysis::merge::{Half, Step};
-use memspy_analysis::model::{Change, Memory};
-use memspy_analysis::replay::{Visitor, replay};
+use memspy_analysis::complete::Completeness;
+use memspy_analysis::several::Several;
 
 use crate::exit;
 use crate::signal;
-use crate::terminal::say;
 
 use filter::{Filter, Options};
 
-/// Print the events of a log in the order of time.
+/// Print the events of a log in the order of time, or of several logs in their common one.
 ///
 /// One line for each event: when (seconds since the program's start), which thread, the call and its result. A call
 /// that both gives memory back and takes some, such as realloc, stands where it began.
+///
+/// Of several logs each line says the process, too, and times count from the start of the first. A `start` line says
+/// what a process runs from then on.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -30,17 +31,24 @@ Examples:
   memspy events --address 0x55d0c0ffee10 LOG               the life of the block that holds an address
   memspy events --from 1.5s --to 1.6s --tid 4712 LOG
   memspy events --json LOG | jq -r 'select(.op==\"free\") | .ptr'
+  memspy events --op mmap,munmap memspy.make.4711.d/       of all processes of a tree
+  memspy events --pid 4712,4713 memspy.make.4711.d/        of two of them
 
-Exit code: 0 done, 1 the log can't be read")]
+Exit code: 0 done, 1 a log can't be read, or none is of a process that --pid names")]
 pub(crate) struct Args {
-    /// A log; `-` is standard input
-    #[arg(value_name = "LOG")]
-    log: PathBuf,
+    /// Logs, or directories of logs; `-` is standard input
+    #[arg(required = true, value_name = "LOG")]
+    logs: Vec<PathBuf>,
+
+    /// Only events of these processes
+    #[arg(long, value_name = "PID", value_delimiter = ',')]
+    pid: Vec<u32>,
 
     #[command(flatten)]
     filter: Options,
 
-    /// Print the log's own lines, each with its thread id
+    /// Print the log's own lines, each with its thread id (`tid`); of several logs also with `pid`, and the moment by
+    /// the clock that all share (`mono_ns`, CLOCK_MONOTONIC)
     #[arg(long)]
     json: bool,
 }
@@ -48,49 +56,35 @@ pub(crate) struct Args {
 /// Prints the events that the filter lets through.
 ///
 /// # Errors
-/// When the log can't be read or the output can't be written.
+/// When a log can't be read or the output can't be written.
 pub(crate) fn run(args: Args) -> anyhow::Result<u8> {
-    let logs = Log::open_all(&[args.log])?;
-    let [log] = logs.as_slice() else {
-        bail!(
-            "these are {} logs, and events of several programs have no common order; name one of them",
-            logs.len()
-        );
-    };
-    if log.is_in_file_order() {
-        say(
-            "this log has no block lines (it was cut or filtered): its lines come in the order of the file",
-        );
+    let mut logs = Several::find(&args.logs)?;
+    let several = logs.places().len() > 1;
+    if !args.pid.is_empty() {
+        logs.only(&args.pid);
+        several::refuse_none(&logs)?;
     }
     signal::ignore_sigpipe();
     let mut printer = Printer {
-        out: BufWriter::with_capacity(1 << 16, io::stdout().lock()),
+        out: io::BufWriter::with_capacity(1 << 16, io::stdout().lock()),
         filter: Filter::new(args.filter),
         json: args.json,
         line: Vec::new(),
         result: Ok(()),
     };
-    printer.start(log);
-    let outcome = replay(log, &mut printer)?;
+    match logs.places() {
+        [place] if !several => one::print(&place.open()?, &mut printer)?,
+        _ => several::print(logs, &mut printer)?,
+    }
     let flushed = printer.out.flush();
     match printer.result.and(flushed) {
         // Whoever reads has seen enough.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(exit::OK),
-        result => result?,
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(exit::OK),
+        result => result.map(|()| exit::OK).map_err(Into::into),
     }
-    if !outcome.completeness.complete {
-        let why: Vec<_> = outcome
-            .completeness
-            .reasons
-            .iter()
-            .map(ToString::to_string)
-            .collect();
-        say(&format!("the log is incomplete: {}", why.join("; ")));
-    }
-    Ok(exit::OK)
 }
 
-/// Prints what the filter lets through.
+/// Where lines go.
 struct Printer<W> {
     out: W,
     filter: Filter,
@@ -100,49 +94,39 @@ struct Printer<W> {
 }
 
 impl<W: Write> Printer<W> {
-    /// The first line, which is no event and has no number.
-    fn start(&mut self, log: &Log) {
-        if self.json && self.filter.takes_all() && !log.start_text().is_empty() {
-            self.line.clear();
-            with_tid(&mut self.line, log.start_text(), log.pid());
-            self.print();
-        }
-    }
-
+    /// Prints the line that was made.
     fn print(&mut self) {
         self.line.push(b'\n');
-        self.result = self.out.write_all(&self.line);
-    }
-}
-
-impl<W: Write> Visitor for Printer<W> {
-    fn step(&mut self, step: &Step, change: &Change, _memory: &Memory) {
-        if step.half == Half::Acquire || !self.filter.takes(step, change) {
-            return;
+        if self.result.is_ok() {
+            self.result = self.out.write_all(&self.line);
         }
         self.line.clear();
-        if self.json {
-            with_tid(&mut self.line, step.text(), step.event.tid);
-        } else {
-            call::write(&mut self.line, step);
-        }
-        self.print();
-    }
-
-    fn is_done(&self) -> bool {
-        self.result.is_err()
     }
 }
 
-/// A line of the log, with its thread id where it leaves it out.
-fn with_tid(out: &mut Vec<u8>, line: &[u8], tid: u32) {
-    // Inside a string the quotes would be escaped, so that this can only be the key.
-    let has_tid = line.windows(6).any(|part| part == b"\"tid\":");
-    match line.strip_suffix(b"}") {
-        Some(open) if !has_tid => {
-            out.extend_from_slice(open);
-            out.extend_from_slice(format!(",\"tid\":{tid}}}").as_bytes());
+/// A line of the log with these keys added to it, those left out that it has.
+fn with_keys(out: &mut Vec<u8>, line: &[u8], keys: &[(&str, u64)]) {
+    let Some(open) = line.strip_suffix(b"}") else {
+        out.extend_from_slice(line);
+        return;
+    };
+    out.extend_from_slice(open);
+    for (key, value) in keys {
+        // Inside a string the quotes would be escaped, so that this can only be the key.
+        let name = format!("\"{key}\":");
+        if !line.windows(name.len()).any(|part| part == name.as_bytes()) {
+            out.extend_from_slice(format!(",{name}{value}").as_bytes());
         }
-        _ => out.extend_from_slice(line),
     }
+    out.push(b'}');
+}
+
+/// Why a log is not complete, in words.
+fn reasons(completeness: &Completeness) -> String {
+    let why: Vec<_> = completeness
+        .reasons
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    why.join("; ")
 }

@@ -76,8 +76,7 @@ struct Group {
 pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
     let mut tree = CallTree::default();
     let window = args.window.window();
-    let logs = Log::open_all(&args.logs)?;
-    let read = logs.iter().map(|log| Evidence::read(log, &window));
+    let read = Log::each(&args.logs)?.map(|log| Evidence::read(&log?, &window));
     let evidence: Vec<Evidence> = read.collect::<Result<_, _>>()?;
     for note in args.window.left_out(&evidence)? {
         say(&note);

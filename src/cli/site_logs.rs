@@ -36,8 +36,8 @@ impl SiteLogs {
             warnings: Vec::new(),
             programs: Vec::new(),
         };
-        for log in Log::open_all(paths)? {
-            read.add(&log)?;
+        for log in Log::each(paths)? {
+            read.add(&log?)?;
         }
         Ok(read)
     }

@@ -51,7 +51,8 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
     let mut summaries = Vec::new();
     let mut sites = Sites::new(Kind::Heap, 1);
-    for log in Log::open_all(&args.logs)? {
+    for log in Log::each(&args.logs)? {
+        let log = log?;
         let has_stacks = log.start().is_some_and(|start| &*start.stacks != "off");
         summaries.push(match has_stacks {
             true => Summary::read_with_sites(&log, &mut sites)?,

@@ -2,7 +2,9 @@
 
 use serde_json::Value;
 
-use crate::support::{TestDir, compile, compile_with, finish, memspy, preloaded};
+use crate::support::{
+    TestDir, compile, compile_with, finish, finish_with_input, memspy, preloaded,
+};
 
 fn events(logs: &TestDir, name: &str, options: &[&str]) -> Vec<Value> {
     let printed = finish(
@@ -128,4 +130,251 @@ fn a_killed_program_loses_nothing_and_recover_completes_its_log() {
     assert_eq!(sizes(&logs), expected);
     let told = finish(memspy().arg("summary").arg(logs.path())).success();
     assert!(told.stdout().contains(", complete, recovered"), "{told}");
+}
+
+/// The witness: of each event of each log in the directory its moment by the clock that all share,
+/// its process, what it is. From FORMAT.md alone, in whole numbers.
+const MOMENTS: &str = r#"
+import glob, json, sys
+
+def moment(event):
+    op, t, dt = event["op"], event["t"], event.get("dt", 0)
+    failed = "err" in event
+    if op.startswith("free") or op == "munmap":
+        return t
+    if op in ("realloc", "reallocarray"):
+        return t + dt if failed or event["old"] == "0x0" else t
+    if op in ("mremap", "mmap"):
+        return t + dt if failed else t
+    if op in ("brk", "sbrk") and not failed and int(event["to"], 16) < int(event["from"], 16):
+        return t
+    return t + dt
+
+for name in glob.glob(sys.argv[1] + "/*.jsonl"):
+    lines = [json.loads(line) for line in open(name, encoding="utf-8", errors="surrogatepass")]
+    start = lines[0]
+    pairs = [(line["at"], line["mono_ns"]) for line in lines if line["op"] == "block" and "at" in line]
+    at, mono = max(pairs, default=(0, 0))
+    real = mono - start["mono_ns"]
+    for event in lines[1:]:
+        if event["op"] != "block":
+            t = moment(event)
+            t = t * real // at if at > 0 and real > 0 else t
+            where = event.get("ptr") or event.get("addr") or ""
+            print(start["mono_ns"] + t, start["pid"], event["op"], where, sep="\t")
+"#;
+
+#[test]
+fn the_events_of_a_process_tree_come_in_the_order_of_the_clock_that_all_share() {
+    let logs = TestDir::new();
+    let script =
+        "for turn in 1 2; do cat /etc/passwd | sort | wc -l; done; (true; exec cat /etc/hostname)";
+    finish(
+        memspy()
+            .args(["run", "-o"])
+            .arg(logs.path())
+            .args(["--", "sh", "-c", script]),
+    )
+    .success();
+    let count = logs
+        .names()
+        .iter()
+        .filter(|name| name.ends_with(".jsonl"))
+        .count();
+    assert!(count > 6, "{:?}", logs.names());
+
+    let printed = finish(memspy().args(["events", "--json"]).arg(logs.path())).success();
+    let mut shown = std::process::Command::new("jq");
+    shown.args([
+        "-r",
+        "select(.op != \"start\") | [.mono_ns, .pid, .op, (.ptr // .addr // \"\")] | @tsv",
+    ]);
+    let shown = finish_with_input(&mut shown, &printed.stdout_bytes).success();
+    let mut shown: Vec<&str> = shown.stdout().lines().collect();
+    let clock = |line: &&str| -> u64 {
+        let field = line.split('\t').next().unwrap_or_default();
+        field.parse().expect("a time")
+    };
+    assert!(shown.is_sorted_by_key(clock));
+
+    let mut witness = std::process::Command::new("python3");
+    let witness = finish(witness.args(["-c", MOMENTS]).arg(logs.path())).success();
+    let mut seen: Vec<&str> = witness.stdout().lines().collect();
+    shown.sort_unstable();
+    seen.sort_unstable();
+    assert_eq!(shown.len(), seen.len());
+    assert!(
+        shown == seen,
+        "the first that differs: {:?}",
+        shown.iter().zip(&seen).find(|(a, b)| a != b)
+    );
+
+    // As text: a start line for each image, and each event in the same place.
+    let text = finish(memspy().arg("events").arg(logs.path())).success();
+    let lines: Vec<&str> = text.stdout().lines().collect();
+    assert_eq!(lines.len(), seen.len() + count);
+    let starts = lines
+        .iter()
+        .filter(|line| line.split_whitespace().nth(3) == Some("start"));
+    assert_eq!(starts.count(), count);
+    let pids = |line: &str| line.split_whitespace().nth(1).map(str::to_owned);
+    let in_json: Vec<_> = printed
+        .stdout()
+        .lines()
+        .map(|line| {
+            let line: Value = serde_json::from_str(line).expect("each line is JSON");
+            Some(line["pid"].to_string())
+        })
+        .collect();
+    let in_text: Vec<_> = lines.iter().map(|line| pids(line)).collect();
+    assert!(in_json == in_text);
+}
+
+#[test]
+fn one_process_of_a_tree_is_printed_as_its_log_by_itself() {
+    let logs = TestDir::new();
+    finish(memspy().args(["run", "-o"]).arg(logs.path()).args([
+        "--",
+        "sh",
+        "-c",
+        "cat /etc/passwd | sort",
+    ]))
+    .success();
+    let name = |program: &str| {
+        let mut names = logs.names().into_iter();
+        names
+            .find(|name| name.contains(program) && name.ends_with(".jsonl"))
+            .expect("its log")
+    };
+    let sort = name(".sort.");
+    let pid = sort
+        .split('.')
+        .nth(2)
+        .expect("the name has the pid")
+        .to_owned();
+    let of_one = events(&logs, &sort, &["--op", "malloc,free,mmap"]);
+    let printed = finish(
+        memspy()
+            .args([
+                "events",
+                "--json",
+                "--op",
+                "malloc,free,mmap",
+                "--pid",
+                &pid,
+            ])
+            .arg(logs.path()),
+    )
+    .success();
+    let of_tree: Vec<Value> = printed
+        .stdout()
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("each line is JSON"))
+        .collect();
+    // Exec keeps the pid: the shell's child was a copy of the shell before it was sort.
+    let ended = of_tree.len() - of_one.len();
+    assert!(!of_one.is_empty());
+    for (one, same) in of_one.iter().zip(&of_tree[ended..]) {
+        let mut same = same.clone();
+        assert_eq!(same["pid"].to_string(), pid);
+        assert!(same["mono_ns"].is_u64());
+        let keys = same.as_object_mut().expect("a line is an object");
+        keys.remove("pid");
+        keys.remove("mono_ns");
+        assert_eq!(*one, same);
+    }
+
+    let none = finish(memspy().args(["events", "--pid", "1"]).arg(logs.path())).code(1);
+    assert!(none.stderr().contains("--pid"), "{none}");
+
+    // A compressed log and one on standard input stand in the same order.
+    let cat = name(".cat.");
+    finish(
+        std::process::Command::new("zstd")
+            .args(["-q", "--rm"])
+            .arg(logs.join(&sort)),
+    )
+    .success();
+    let input = std::fs::read(logs.join(&cat)).expect("the log");
+    let mut command = memspy();
+    command
+        .args(["events", "--json", "-"])
+        .arg(logs.join(format!("{sort}.zst")));
+    let both = finish_with_input(&mut command, &input).success();
+    let clock = |line: &str| {
+        let line: Value = serde_json::from_str(line).expect("each line is JSON");
+        line["mono_ns"].as_u64().expect("a time")
+    };
+    assert!(both.stdout().lines().map(clock).is_sorted());
+    let sorts = format!("\"pid\":{pid}");
+    let (of_sort, of_cat): (Vec<&str>, Vec<&str>) = both
+        .stdout()
+        .lines()
+        .partition(|line| line.contains(&sorts));
+    assert!(of_sort.len() > 100 && of_cat.len() > 100);
+}
+
+/// A log of one process that takes a block and gives it back, 1000 ns after `mono_ns`.
+fn small_log(pid: u32, mono_ns: u64) -> String {
+    let start = format!(
+        "{{\"op\":\"start\",\"v\":1,\"pid\":{pid},\"ppid\":1,\"exe\":\"/x\",\"argv\":[\"x\"],\"cwd\":\"/\",\
+         \"unix_ns\":1790000000000000000,\"mono_ns\":{mono_ns},\"boot_id\":\"\",\"start_ticks\":1,\"pid_ns\":1,\
+         \"memspy\":\"0.1.0\",\"libc\":\"glibc\",\"allocator\":\"glibc\",\"inference\":false,\"clock\":\"monotonic\",\
+         \"mode\":\"events\",\"stacks\":\"off\",\"page\":4096}}\n"
+    );
+    let lines = "{\"op\":\"malloc\",\"t\":1000,\"size\":5,\"ptr\":\"0x10\"}\n\
+                 {\"op\":\"free\",\"t\":1500,\"ptr\":\"0x10\"}\n\
+                 {\"op\":\"end\",\"t\":1600,\"how\":\"exit\",\"streams\":1,\"open\":[[1,3]],\"lost\":0,\
+                 \"abandoned\":0,\"mapped\":0}\n";
+    let bytes = lines.len();
+    format!(
+        "{start}{{\"op\":\"block\",\"thread\":1,\"tid\":{pid},\"n\":1,\"events\":3,\"bytes\":{bytes},\"t\":1000,\
+         \"until\":1600}}\n{lines}"
+    )
+}
+
+#[test]
+fn a_tree_of_hundreds_of_processes_is_read_with_few_of_its_logs_open() {
+    let logs = TestDir::new();
+    // Each one overlaps with the next seven.
+    for pid in 1..=300 {
+        logs.write(
+            &format!("memspy.x.{pid}.jsonl"),
+            small_log(pid, u64::from(pid) * 200),
+        );
+    }
+    let mut shell = crate::support::clean("sh");
+    let few = "ulimit -n 24; exec \"$0\" \"$@\"";
+    shell.args([
+        "-c",
+        few,
+        env!("CARGO_BIN_EXE_memspy"),
+        "events",
+        "--op",
+        "malloc,free",
+    ]);
+    let printed = finish(shell.arg(logs.path())).success();
+    assert!(printed.stderr_bytes.is_empty(), "{printed}");
+    let lines: Vec<&str> = printed.stdout().lines().collect();
+    assert_eq!(lines.len(), 600);
+    let field = |line: &str, at| line.split_whitespace().nth(at).map(str::to_owned);
+    assert!(lines.is_sorted_by_key(|line| field(line, 0)));
+    // Each starts 200 ns after the one before it.
+    let first: Vec<_> = lines[..4]
+        .iter()
+        .map(|line| (field(line, 0), field(line, 1)))
+        .collect();
+    let expected = [
+        ("0.000001000", "1"),
+        ("0.000001200", "2"),
+        ("0.000001400", "3"),
+        ("0.000001500", "1"),
+    ];
+    let expected = expected.map(|(time, pid)| (Some(time.to_owned()), Some(pid.to_owned())));
+    assert_eq!(first, expected);
+
+    let mut shell = crate::support::clean("sh");
+    shell.args(["-c", few, env!("CARGO_BIN_EXE_memspy"), "summary"]);
+    let told = finish(shell.arg(logs.path())).success();
+    assert!(told.stdout().contains("300 processes"), "{told}");
 }

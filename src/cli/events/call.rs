@@ -2,21 +2,50 @@
 
 use std::io::{self, Write};
 
-use memspy_analysis::event::{Address, ArenaChange, Cut, Event, What};
+use memspy_analysis::event::{Address, ArenaChange, Cut, Event, Start, What};
 use memspy_analysis::merge::Step;
 use memspy_analysis::printable;
 use memspy_log::Op;
 
-/// Writes the line without its newline.
+/// Writes the line of an event of the only log, without its newline.
 pub(super) fn write(line: &mut Vec<u8>, step: &Step) {
     // Writing to a Vec can't fail.
-    let _ = whole(line, step);
+    let _ = clock(line, step.time).and_then(|()| whole(line, step));
+}
+
+/// Writes the line of an event of one of several processes; `time` is what they have in common.
+pub(super) fn write_of(line: &mut Vec<u8>, pid: u32, time: u64, step: &Step) {
+    // Writing to a Vec can't fail.
+    let _ = process(line, pid, time).and_then(|()| whole(line, step));
+}
+
+/// Writes the line that says which program a process runs from now on.
+pub(super) fn write_start(line: &mut Vec<u8>, time: u64, start: &Start) {
+    // Writing to a Vec can't fail.
+    let _ = process(line, start.pid, time).and_then(|()| program(line, start));
+}
+
+fn clock(line: &mut Vec<u8>, time: u64) -> io::Result<()> {
+    let (seconds, rest) = (time / 1_000_000_000, time % 1_000_000_000);
+    write!(line, "{seconds:>4}.{rest:09}")
+}
+
+fn process(line: &mut Vec<u8>, pid: u32, time: u64) -> io::Result<()> {
+    clock(line, time)?;
+    write!(line, " {pid:>7}")
+}
+
+fn program(line: &mut Vec<u8>, start: &Start) -> io::Result<()> {
+    write!(line, " {:>7}  start {}", start.pid, printable(&start.exe))?;
+    for argument in start.argv.iter().skip(1) {
+        write!(line, " {}", printable(argument))?;
+    }
+    Ok(())
 }
 
 fn whole(line: &mut Vec<u8>, step: &Step) -> io::Result<()> {
     let event = step.event;
-    let (seconds, rest) = (step.time / 1_000_000_000, step.time % 1_000_000_000);
-    write!(line, "{seconds:>4}.{rest:09} {:>7}  ", event.tid)?;
+    write!(line, " {:>7}  ", event.tid)?;
     call(line, event)?;
     if event.dt > 0 {
         write!(line, "  in {} ns", event.dt)?;

@@ -26,7 +26,7 @@ pub(super) struct Options {
     #[arg(long, value_name = "TID")]
     tid: Option<u32>,
 
-    /// Only events from this time on, such as 1.5s, 200us or plain nanoseconds
+    /// Only events from this time on, such as 1.5s, 200us or plain nanoseconds; of several logs, since the first start
     #[arg(long, value_name = "TIME", value_parser = time)]
     from: Option<u64>,
 
@@ -57,8 +57,27 @@ impl Filter {
             && (all.to, all.tid, all.address) == (None, None, None)
     }
 
-    /// Whether an event passes; `change` is what it did to the heap's blocks.
-    pub(super) fn takes(&self, step: &Step, change: &Change) -> bool {
+    /// Whether the filter needs to know what events did to the heap's blocks.
+    pub(super) fn needs_blocks(&self) -> bool {
+        self.options.address.is_some()
+    }
+
+    /// Whether the first line of a log passes, which is no event: `time` is that of the image's start.
+    pub(super) fn takes_start(&self, time: u64) -> bool {
+        let wanted = &self.options;
+        (wanted.op.is_empty() || wanted.op.contains(&Op::Start))
+            && (wanted.min_size, wanted.max_size) == (None, None)
+            && (wanted.tid, wanted.address) == (None, None)
+            && self.within(time)
+    }
+
+    fn within(&self, time: u64) -> bool {
+        let wanted = &self.options;
+        wanted.from.is_none_or(|from| from <= time) && wanted.to.is_none_or(|to| time <= to)
+    }
+
+    /// Whether an event at this time passes; `change` is what it did to the heap's blocks.
+    pub(super) fn takes(&self, step: &Step, change: &Change, time: u64) -> bool {
         let wanted = &self.options;
         let event = step.event;
         let sized = || match (wanted.min_size, wanted.max_size) {
@@ -69,8 +88,7 @@ impl Filter {
         };
         (wanted.op.is_empty() || wanted.op.contains(&event.op))
             && wanted.tid.is_none_or(|tid| tid == event.tid)
-            && wanted.from.is_none_or(|from| from <= step.time)
-            && wanted.to.is_none_or(|to| step.time <= to)
+            && self.within(time)
             && sized()
             && wanted
                 .address
