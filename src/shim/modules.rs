@@ -103,10 +103,14 @@ pub(crate) fn generation() -> u32 {
 
 /// Makes everybody forget what was learnt about addresses.
 pub(crate) fn next_generation() {
-    GENERATION.fetch_add(1, AcqRel);
+    let generation = GENERATION.fetch_add(1, AcqRel).wrapping_add(1);
+    if generation.is_multiple_of(1 << 16) {
+        // Rules and numbers look at 16 bits only.
+        crate::unwind::forget_rules();
+    }
 }
 
-/// Makes memos void and keeps rules, which look at 16 bits of the generation only.
+/// Makes memos void and keeps rules and numbers, which look at 16 bits of the generation only.
 #[cfg(test)]
 pub(crate) fn void_memos() {
     GENERATION.fetch_add(1 << 16, AcqRel);

@@ -3,14 +3,15 @@
 
 use super::tests::{Log, registers, witness};
 use super::thread::Thread;
-use super::walk::Walk;
 use super::{Caller, DEFAULT_DEPTH, Mode, capture, modules, start};
-use core::ffi::{c_int, c_void};
+use core::ffi::{CStr, c_int, c_void};
 use core::hint::black_box;
+use core::ptr::null_mut;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 /// Short enough to fit between two interruptions.
-const ROUNDS: u32 = 2_000;
+const ROUNDS: u32 = 300;
 const RUNS: usize = 300;
 
 /// Nanoseconds of one call, in the best of many short runs: a busy machine slows most of them.
@@ -37,79 +38,176 @@ fn clock() {
     black_box(now);
 }
 
-/// libunwind's quickest way, when it is installed.
-fn libunwind() -> Option<unsafe extern "C" fn(*mut *mut c_void, c_int) -> c_int> {
-    // SAFETY: opening a library runs its constructors; libunwind has none that matter. The symbol is of this type.
-    unsafe {
-        let library = libc::dlopen(c"libunwind.so.8".as_ptr(), libc::RTLD_NOW);
-        let symbol = libc::dlsym(library, c"unw_backtrace".as_ptr());
-        (!library.is_null() && !symbol.is_null()).then(|| core::mem::transmute(symbol))
+type Backtrace = unsafe extern "C" fn(*mut *mut c_void, c_int) -> c_int;
+type Flush = unsafe extern "C" fn(*mut c_void, usize, usize);
+
+/// libunwind, when it is installed: its quickest way, and what makes it forget what it has learnt for all threads.
+/// What it has learnt for one goes with the thread.
+struct Libunwind {
+    backtrace: Backtrace,
+    flush: Flush,
+    space: *mut c_void,
+}
+
+impl Libunwind {
+    fn open() -> Option<Libunwind> {
+        // SAFETY: opening a library runs its constructors; libunwind has none that matter.
+        let library = unsafe { libc::dlopen(c"libunwind.so.8".as_ptr(), libc::RTLD_NOW) };
+        let find = |name: &CStr| {
+            // SAFETY: the library is never closed.
+            let symbol = unsafe { libc::dlsym(library, name.as_ptr()) };
+            (!library.is_null() && !symbol.is_null()).then_some(symbol)
+        };
+        let (backtrace, flush) = (find(c"unw_backtrace")?, find(c"_Ux86_64_flush_cache")?);
+        // SAFETY: the symbols are of these types (`<libunwind.h>`); the space is a pointer variable.
+        unsafe {
+            Some(Libunwind {
+                backtrace: core::mem::transmute::<*mut c_void, Backtrace>(backtrace),
+                flush: core::mem::transmute::<*mut c_void, Flush>(flush),
+                space: *find(c"_ULx86_64_local_addr_space")?.cast(),
+            })
+        }
+    }
+
+    fn unwind(&self, addresses: &mut [*mut c_void; 128]) {
+        // SAFETY: the room is as long as it says.
+        black_box(unsafe { (self.backtrace)(addresses.as_mut_ptr(), 128) });
+    }
+
+    fn forget(&self) {
+        // SAFETY: the library's own space; an empty range stands for everything.
+        unsafe { (self.flush)(self.space, 0, 0) };
     }
 }
 
-#[inline(never)]
-fn at_depth(depth: usize) -> usize {
-    if depth > 0 {
-        return black_box(at_depth(depth - 1) + 1);
-    }
-    let mut log = Log::default();
-    let clock = cost(clock);
-    println!("{:<36}{clock:8.1} ns", "clock_gettime");
-    let show = |what: &str, ns: f64| println!("{what:<36}{ns:8.1} ns{:8.2} clocks", ns / clock);
+/// Functions that call each other, so that no frame has the code of another.
+macro_rules! links {
+    ($name:ident $next:ident $($rest:ident)*) => {
+        #[inline(never)]
+        fn $name(depth: usize) -> usize {
+            if depth > 0 {
+                return black_box($next(depth - 1) + 1);
+            }
+            measure()
+        }
+        links! { $next $($rest)* }
+    };
+    ($name:ident) => {
+        #[inline(never)]
+        fn $name(depth: usize) -> usize {
+            if depth > 0 {
+                return black_box(link(depth - 1) + 1);
+            }
+            measure()
+        }
+    };
+}
 
+links! { link l1 l2 l3 l4 l5 l6 l7 l8 l9 l10 l11 l12 l13 l14 l15 l16 l17 l18 l19 }
+
+/// What to measure at the end of the chain: nanoseconds of one call, ours or libunwind's, in code that is new to it.
+static COLD: AtomicBool = AtomicBool::new(false);
+static OURS: AtomicU64 = AtomicU64::new(u64::MAX);
+static THEIRS: AtomicU64 = AtomicU64::new(u64::MAX);
+
+fn measure() -> usize {
     let mut caller = Caller {
         ip: 0,
         sp: 0,
         bp: 0,
     };
     registers(&raw mut caller);
-    let id = capture(&caller, 0, &mut log);
-    let frames = log.frames(id).len();
-    show(
-        &format!("hit, {frames} frames"),
-        cost(|| {
-            black_box(capture(&caller, 0, &mut log));
-        }),
-    );
-    let thread = Thread::at(0).expect("made by the capture");
-    show(
-        &format!("walk without memo, {frames} frames"),
-        cost(|| {
-            let (id, lent) = thread.begin(DEFAULT_DEPTH).expect("room");
-            let rooms = (lent.frames, lent.words);
-            let mut walk = Walk::new(&caller, modules::generation(), &thread.own, rooms, false);
-            black_box(walk.run(DEFAULT_DEPTH, None));
-            assert_eq!(walk.frames().len(), frames);
-            thread.end(id);
-        }),
-    );
-    show(
-        &format!("miss, {frames} frames"),
-        cost(|| {
-            modules::void_memos();
-            black_box(capture(&caller, 0, &mut log));
-        }),
-    );
-    let theirs = libunwind().map(|unwind| {
-        let mut addresses = [core::ptr::null_mut(); 64];
-        cost(|| {
-            // SAFETY: the room is as long as it says.
-            black_box(unsafe { unwind(addresses.as_mut_ptr(), 64) });
-        })
-    });
-    match theirs {
-        Some(ns) => show("libunwind unw_backtrace", ns),
-        None => println!("libunwind.so.8 is not installed"),
+    let mut log = Log::default();
+    if COLD.load(Relaxed) {
+        measure_cold(&caller, &mut log);
+    } else {
+        measure_warm(&caller, &mut log);
     }
-    let start = Instant::now();
-    for _ in 0..1000 {
-        black_box(witness());
-    }
-    show(
-        "libgcc _Unwind_Backtrace",
-        start.elapsed().as_nanos() as f64 / 1000.0,
-    );
     black_box(1)
+}
+
+fn measure_cold(caller: &Caller, log: &mut Log) {
+    modules::next_generation();
+    let start = Instant::now();
+    black_box(capture(caller, 0, log));
+    OURS.fetch_min(start.elapsed().as_nanos() as u64, Relaxed);
+    if let Some(libunwind) = Libunwind::open() {
+        let mut addresses = [null_mut(); 128];
+        libunwind.forget();
+        let start = Instant::now();
+        libunwind.unwind(&mut addresses);
+        THEIRS.fetch_min(start.elapsed().as_nanos() as u64, Relaxed);
+    }
+}
+
+fn show(what: &str, ns: f64, clock: f64) {
+    println!("{what:<44}{ns:8.1} ns{:8.2} clocks", ns / clock);
+}
+
+fn measure_warm(caller: &Caller, log: &mut Log) {
+    let clock = cost(clock);
+    let id = capture(caller, 0, log);
+    let frames = log.frames(id).len();
+    println!("{frames} frames; one clock_gettime takes {clock:.1} ns");
+    let hit = cost(|| {
+        black_box(capture(caller, 0, log));
+    });
+    show("hit", hit, clock);
+    let thread = Thread::at(0).expect("made by the capture");
+    let miss = cost(|| {
+        modules::void_memos();
+        thread.memo.forget_seen(id);
+        black_box(capture(caller, 0, log));
+    });
+    show("miss", miss, clock);
+    let kept = cost(|| {
+        modules::void_memos();
+        black_box(capture(caller, 0, log));
+    });
+    show("miss that the memo keeps", kept, clock);
+    if let Some(libunwind) = Libunwind::open() {
+        let mut addresses = [null_mut(); 128];
+        let theirs = cost(|| libunwind.unwind(&mut addresses));
+        show("libunwind's unw_backtrace", theirs, clock);
+        println!("{:<44}{:8.2}", "miss / libunwind's", miss / theirs);
+    } else {
+        println!("libunwind.so.8 is not installed");
+    }
+    let libgcc = cost(|| {
+        black_box(witness());
+    });
+    show("libgcc's _Unwind_Backtrace", libgcc, clock);
+}
+
+/// As often as it takes to meet a quiet moment, each time in a thread to which the chain's code is new.
+fn cold(depth: usize) {
+    OURS.store(u64::MAX, Relaxed);
+    THEIRS.store(u64::MAX, Relaxed);
+    COLD.store(true, Relaxed);
+    for _ in 0..RUNS {
+        let thread = std::thread::spawn(move || {
+            // What every thread needs once, whatever it unwinds.
+            if let Some(libunwind) = Libunwind::open() {
+                libunwind.unwind(&mut [null_mut(); 128]);
+            }
+            link(depth);
+        });
+        thread.join().expect("no panic");
+    }
+    COLD.store(false, Relaxed);
+    let (ours, theirs) = (OURS.load(Relaxed) as f64, THEIRS.load(Relaxed) as f64);
+    println!("{:<44}{ours:8.1} ns", "miss, all code new");
+    if theirs < 1e9 {
+        println!(
+            "{:<44}{theirs:8.1} ns",
+            "libunwind's unw_backtrace, code new"
+        );
+        println!(
+            "{:<44}{:8.2}",
+            "miss / libunwind's, code new",
+            ours / theirs
+        );
+    }
 }
 
 #[test]
@@ -117,13 +215,9 @@ fn at_depth(depth: usize) -> usize {
 fn capture_costs() {
     modules::start();
     start(Mode::Full, DEFAULT_DEPTH, false);
-    std::thread::Builder::new()
-        .spawn(|| {
-            at_depth(3);
-            at_depth(15);
-            at_depth(60);
-        })
-        .expect("a thread")
-        .join()
-        .expect("no panic");
+    for depth in [3, 9, 15, 60] {
+        let warm = std::thread::spawn(move || link(depth));
+        warm.join().expect("no panic");
+        cold(depth);
+    }
 }

@@ -139,7 +139,9 @@ impl Row {
             _ => None,
         };
         match (&self.rules.cfa, bp) {
-            (CfaRule::RegisterAndOffset { register, offset }, Some(bp)) if offset % 8 == 0 => {
+            (CfaRule::RegisterAndOffset { register, offset }, Some(bp))
+                if *offset > 0 && offset % 8 == 0 =>
+            {
                 match (*register, usize::try_from(*offset)) {
                     (X86_64::RSP, Ok(cfa)) => Step::FromSp { cfa, bp },
                     (X86_64::RBP, Ok(cfa)) => Step::FromBp { cfa, bp },
@@ -274,7 +276,7 @@ pub(super) fn step(walk: &mut Walk, frame: usize) -> Result<Option<Caller>, Cut>
     let ip = row
         .restore(row.rules.ip.as_ref(), cfa, walk, frame, |_| None)
         .ok_or(Cut::Unwind)?;
-    let same = walk.frame(frame).ok_or(Cut::Unwind)?.bp;
+    let same = walk.frame(frame).ok_or(Cut::Unwind)?.bp();
     let bp = match &row.rules.bp {
         None | Some(RegisterRule::SameValue | RegisterRule::Undefined) => same,
         rule => SavedBp::Is(

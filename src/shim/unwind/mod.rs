@@ -4,7 +4,8 @@
 //! 1. `memo`: was it seen before, and are the words of memory that prove it unchanged? A few loads.
 //! 2. `walk`: else frame by frame, by the rules of `rule` (one word for each return address, worked out by `cfi` from
 //!    the module's unwind data), inside `bounds`, until a frame is reached whose callers the memo knows.
-//! 3. `stacks`: each new frame gets its number, outermost first; new numbers are defined in the log.
+//! 3. `memo` again: the numbers of the frames, outermost first, if they were asked for lately at the same places.
+//! 4. `stacks`: else each frame gets its number in the table of all threads; new numbers are defined in the log.
 //!
 //! Nothing is patched in the host, no lock is taken, no memory is asked of the host, no system call is made but those
 //! that `bounds` describes. Everything here is hook-safe.
@@ -33,6 +34,7 @@ mod tests;
 pub(crate) use bounds::NO_SYSTEM_CALLS;
 pub(crate) use caller::Caller;
 pub(crate) use cfi::unwind_data_of;
+pub(crate) use rule::forget as forget_rules;
 
 use crate::modules::{self, Module};
 use crate::stacks;
@@ -41,7 +43,7 @@ use core::sync::atomic::{
     Ordering::{Relaxed, Release},
 };
 use memo::Suffix;
-use thread::{Lent, Thread, WALKS};
+use thread::{Thread, Turn, WALKS};
 use walk::{End, Walk};
 
 /// Why a stack ends before its outermost frame. The codes fit two bits and are never 0.
@@ -159,21 +161,17 @@ fn known(thread: &Thread, caller: &Caller) -> Option<Suffix> {
     (!known.cut_by_depth || known.frames == DEPTH.load(Relaxed)).then_some(known)
 }
 
+#[inline(always)]
 fn walk_of<'a>(
     thread: &'a Thread,
     caller: &Caller,
     generation: u32,
-    lent: Lent<'a>,
-) -> (Walk<'a>, &'a mut [u32]) {
+    room: (&'a mut [walk::Frame], &'a mut [walk::Word]),
+) -> Walk<'a> {
     let by_frame_pointer = MODE.load(Relaxed) == Mode::FramePointers as u8;
-    let room = (lent.frames, lent.words);
-    (
-        Walk::new(caller, generation, &thread.own, room, by_frame_pointer),
-        lent.nodes,
-    )
+    Walk::new(caller, generation, &thread.own, room, by_frame_pointer)
 }
 
-#[cold]
 #[inline(never)]
 fn walk(caller: &Caller, slot: usize, definitions: &mut dyn Definitions) -> u32 {
     let depth = DEPTH.load(Relaxed);
@@ -183,20 +181,30 @@ fn walk(caller: &Caller, slot: usize, definitions: &mut dyn Definitions) -> u32 
     if !thread.own.has_room(caller.sp) {
         return alone(caller, definitions);
     }
-    let Some((id, lent)) = thread.begin(depth) else {
+    let Some((turn, lent)) = thread.begin(depth) else {
         return refuse();
     };
+    thread.memo.keep_up();
     let generation = modules::generation();
-    let (mut walk, nodes) = walk_of(thread, caller, generation, lent);
+    let nodes = lent.nodes;
+    let mut walk = walk_of(thread, caller, generation, (lent.frames, lent.words));
     let end = walk.run(depth, Some(&thread.memo));
-    let node = number(thread, &walk, end, nodes, id, definitions);
+    let node = number(thread, &walk, end, nodes, turn, generation, definitions);
     if node == 0 {
         stacks::refuse();
     } else {
-        thread.memo.note(&walk, end, nodes, id, generation);
+        if thread.memo.was_seen(node) {
+            thread.memo.note(&walk, end, nodes, turn, generation);
+        }
         thread.memo.grow_if_crowded();
+        if walk.was_surprised() && thread.may_teach(turn) {
+            walk.teach();
+        }
+        if CHECKING.load(Relaxed) && thread.memo.is_writer(turn) {
+            MISTAKEN.fetch_add(u64::from(!is_stack(&walk, end, node)), Relaxed);
+        }
     }
-    thread.end(id);
+    thread.end(turn);
     node
 }
 
@@ -232,13 +240,14 @@ fn refuse() -> u32 {
 }
 
 /// Numbers the frames of a walk, outermost first, and answers the innermost's.
-#[inline(never)]
+#[inline(always)]
 fn number(
     thread: &Thread,
     walk: &Walk,
     end: End,
     nodes: &mut [u32],
-    id: u32,
+    turn: Turn,
+    generation: u32,
     definitions: &mut dyn Definitions,
 ) -> u32 {
     let (mut parent, mut cut) = match end {
@@ -246,18 +255,13 @@ fn number(
         End::Cut(cut) => (0, Some(cut)),
         End::Root => (0, None),
     };
-    for (reached, node) in walk.frames().iter().zip(nodes).rev() {
-        let (module, ip) = (reached.module, reached.logged_ip());
-        let frame = stacks::Frame {
-            parent,
-            module,
-            ip,
-            cut: cut.take(),
+    let probe = thread.memo.probe();
+    for (frame, node) in walk.frames().iter().zip(nodes).rev() {
+        let cut = cut.take();
+        parent = match probe.number(frame, parent, generation) {
+            Some(known) if cut.is_none() => known,
+            _ => number_anew(thread, frame, parent, cut, turn, generation, definitions),
         };
-        if !thread.memo.is_writer(id) {
-            return 0;
-        }
-        parent = define(&frame, definitions);
         if parent == 0 {
             return 0;
         }
@@ -266,30 +270,69 @@ fn number(
     parent
 }
 
+#[cold]
+#[inline(never)]
+fn number_anew(
+    thread: &Thread,
+    frame: &walk::Frame,
+    parent: u32,
+    cut: Option<Cut>,
+    turn: Turn,
+    generation: u32,
+    definitions: &mut dyn Definitions,
+) -> u32 {
+    if !thread.memo.is_writer(turn) {
+        return 0;
+    }
+    let (module, ip) = (frame.module, frame.logged_ip());
+    let node = define(
+        &stacks::Frame {
+            parent,
+            module,
+            ip,
+            cut,
+        },
+        definitions,
+    );
+    if node != 0 && cut.is_none() {
+        thread.memo.keep_number(frame, parent, node, generation);
+    }
+    node
+}
+
 /// Walks where the memo had an answer, and counts whether it was right.
 #[cold]
 fn check(thread: &Thread, caller: &Caller, known: Suffix) {
     let depth = DEPTH.load(Relaxed);
-    let Some((id, lent)) = thread.begin(depth) else {
+    let Some((turn, lent)) = thread.begin(depth) else {
         return;
     };
-    let (mut walk, _) = walk_of(thread, caller, modules::generation(), lent);
+    let generation = modules::generation();
+    let mut walk = walk_of(thread, caller, generation, (lent.frames, lent.words));
     let end = walk.run(depth, None);
-    let mut node = known.node;
-    let mut right = walk.frames().len() == known.frames;
-    for (index, reached) in walk.frames().iter().enumerate() {
-        let outermost = index + 1 == walk.frames().len();
-        let Some(frame) = stacks::frame(node) else {
-            break;
-        };
-        right &= frame.ip == reached.logged_ip() && frame.module == reached.module;
-        right &= !outermost
-            || (frame.parent == 0 && frame.cut.map(End::Cut).unwrap_or(End::Root) == end);
-        node = frame.parent;
-    }
-    if thread.memo.is_writer(id) {
+    let right = walk.frames().len() == known.frames && is_stack(&walk, end, known.node);
+    if thread.memo.is_writer(turn) {
         CHECKED.fetch_add(1, Relaxed);
         MISTAKEN.fetch_add(u64::from(!right), Relaxed);
     }
-    thread.end(id);
+    thread.end(turn);
+}
+
+/// Whether a number stands for the frames of a walk, and for how it ended.
+fn is_stack(walk: &Walk, end: End, mut node: u32) -> bool {
+    let mut cut = None;
+    for reached in walk.frames() {
+        let Some(frame) = stacks::frame(node) else {
+            return false;
+        };
+        if frame.ip != reached.logged_ip() || frame.module != reached.module {
+            return false;
+        }
+        (node, cut) = (frame.parent, frame.cut);
+    }
+    match end {
+        End::Known(suffix) => node == suffix.node,
+        End::Root => node == 0 && cut.is_none(),
+        End::Cut(expected) => node == 0 && cut == Some(expected),
+    }
 }

@@ -3,10 +3,13 @@
 //! A rule says how to get from a frame to its caller's: the CFA (canonical frame address: the stack pointer after the
 //! return), and where the frame pointer was saved. The return address is at CFA - 8. Frames that need more are `Slow`
 //! and are worked out anew each time. The table is one for all threads.
+//!
+//! Each entry also says where the rule of the caller was the last time somebody looked: a walk that goes by these need
+//! not wait for a return address to be read before it can look up what comes next.
 
 use crate::memory;
 use core::sync::atomic::{
-    AtomicPtr, AtomicU64,
+    AtomicPtr, AtomicU32, AtomicU64,
     Ordering::{Acquire, Relaxed, Release},
 };
 
@@ -19,9 +22,10 @@ pub(crate) enum Step {
     FramePointer,
     /// By the row of the unwind data itself: see `cfi::step`.
     Slow,
-    /// CFA = stack pointer + `cfa`; the frame pointer lies at CFA - `bp`, or is unchanged when that is 0.
+    /// CFA = stack pointer + `cfa`, which is a multiple of 8 and not 0; the frame pointer lies at CFA - `bp`, or is
+    /// unchanged when that is 0.
     FromSp { cfa: usize, bp: usize },
-    /// CFA = frame pointer + `cfa`; `bp` as above.
+    /// CFA = frame pointer + `cfa`; all as above.
     FromBp { cfa: usize, bp: usize },
 }
 
@@ -33,10 +37,15 @@ pub(crate) struct Rule {
     pub(crate) module: u32,
 }
 
-// The packed form: 3 bits kind (never 0), 24 bits CFA / 8, 16 bits frame pointer / 8, 16 bits module.
+// The packed form: 3 bits kind (never 0), 20 bits CFA / 8, 8 bits frame pointer / 8, 16 bits module, and in the table
+// 14 bits for the place of the caller's rule.
 const CFA: u32 = 3;
-const BP: u32 = 27;
-const MODULE: u32 = 43;
+const BP: u32 = 23;
+const MODULE: u32 = 31;
+const CALLER: u32 = 47;
+
+/// The bits that say where a caller's rule is: not part of the rule.
+const CALLER_BITS: u64 = !0 << CALLER;
 
 impl Rule {
     /// The rule in one word; `None` when a number is too large for it.
@@ -66,15 +75,14 @@ impl Rule {
         };
         Rule {
             step,
-            module: (word >> MODULE) as u32,
+            module: (word >> MODULE) as u32 % (1 << 16),
         }
     }
 }
 
 const ROWS: usize = 1 << 13;
-
-/// Two entries beside each other, one cache line with its neighbour.
-type Row = [Entry; 2];
+/// Entries beside each other in which a rule may be.
+const WAYS: usize = 2;
 
 /// An entry proves itself: `sealed` is the key exclusive-or the rule, so that two writers at once make an entry that
 /// nobody finds, and never one that is wrong.
@@ -83,62 +91,128 @@ struct Entry {
     rule: AtomicU64,
 }
 
-static TABLE: AtomicPtr<Row> = AtomicPtr::new(core::ptr::null_mut());
+static TABLE: AtomicPtr<Entry> = AtomicPtr::new(core::ptr::null_mut());
 
 /// Makes the table. Without it everything works, slowly.
 pub(super) fn start() {
     if TABLE.load(Relaxed).is_null()
-        && let Some(table) = memory::map_pages(ROWS * size_of::<Row>())
+        && let Some(table) = memory::map_pages(ROWS * WAYS * size_of::<Entry>())
     {
         TABLE.store(table.as_ptr().cast(), Release);
     }
 }
 
-/// What a rule is found by: an address, whether it is one that was interrupted (not a return address), and the
-/// generation of the modules, of which 16 bits are enough: see [`Key::new`].
+/// What a rule is found by: an address, whether it is one that was interrupted (not a return address), and 16 bits of
+/// the generation of the modules; see [`forget`] for the others.
 #[derive(Clone, Copy)]
 pub(super) struct Key(u64);
 
 impl Key {
-    /// User addresses have 47 bits. A rule that is 65536 generations old is taken for a new one: by then the table has
-    /// been overwritten, and a wrong rule still reads inside the stack only.
+    /// User addresses have 47 bits.
     #[inline(always)]
     pub(super) fn new(ip: usize, exact: bool, generation: u32) -> Key {
-        let ip = ip as u64 & ((1 << 47) - 1);
-        Key(ip | u64::from(exact) << 47 | u64::from(generation) << 48)
+        Key(ip as u64 ^ u64::from(exact) << 47 ^ u64::from(generation) << 48)
+    }
+}
+
+/// Where an entry of the table is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place(u32);
+
+impl Place {
+    /// A place like any other, for a walk that begins.
+    pub(super) const ANY: Place = Place(0);
+}
+
+/// A rule that was found: where, and where its caller's was the last time.
+#[derive(Clone, Copy)]
+pub(super) struct Found {
+    pub(super) rule: Rule,
+    pub(super) place: Place,
+    pub(super) caller: Place,
+}
+
+/// The table of rules.
+#[derive(Clone, Copy)]
+pub(super) struct Rules(&'static [Entry; ROWS * WAYS]);
+
+impl Rules {
+    /// The table, if there was memory for it.
+    #[inline(always)]
+    pub(super) fn get() -> Option<Rules> {
+        let table = TABLE.load(Acquire).cast::<[Entry; ROWS * WAYS]>();
+        // SAFETY: the table has so many entries, and lives for ever.
+        unsafe { table.as_ref() }.map(Rules)
     }
 
+    /// The rule of a key if it is at this place.
     #[inline(always)]
-    fn row(self) -> Option<&'static Row> {
-        let index = self.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - ROWS.trailing_zeros());
-        let table = TABLE.load(Acquire);
-        // SAFETY: the table has `ROWS` rows, which the shift stays below, and lives for ever.
-        unsafe { (!table.is_null()).then(|| &*table.add(index as usize)) }
-    }
-
-    /// The rule, if it was worked out before.
-    #[inline(always)]
-    pub(super) fn find(self) -> Option<Rule> {
-        self.row()?.iter().find_map(|entry| {
-            let rule = entry.rule.load(Relaxed);
-            (entry.sealed.load(Relaxed) ^ rule == self.0).then(|| Rule::unpack(rule))
+    pub(super) fn at(self, place: Place, key: Key) -> Option<Found> {
+        let entry = self.0.get(place.0 as usize % (ROWS * WAYS))?;
+        let word = entry.rule.load(Relaxed);
+        (entry.sealed.load(Relaxed) ^ (word & !CALLER_BITS) == key.0).then(|| Found {
+            rule: Rule::unpack(word),
+            place,
+            caller: Place((word >> CALLER) as u32),
         })
     }
 
+    #[inline(always)]
+    fn row(key: Key) -> usize {
+        let row = key.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - ROWS.trailing_zeros());
+        row as usize * WAYS
+    }
+
+    /// The rule of a key, if it was worked out before.
+    #[inline(always)]
+    pub(super) fn find(self, key: Key) -> Option<Found> {
+        let row = Rules::row(key);
+        (row..row + WAYS).find_map(|place| self.at(Place(place as u32), key))
+    }
+
+    /// Notes where the caller's rule was found. A loss: the next walk is slower.
+    pub(super) fn teach(self, place: Place, caller: Place) {
+        if let Some(entry) = self.0.get(place.0 as usize) {
+            let word = entry.rule.load(Relaxed) & !CALLER_BITS | u64::from(caller.0) << CALLER;
+            // Whoever has put another rule here by now has sealed it otherwise: it is lost, and not wrong.
+            entry.rule.store(word, Relaxed);
+        }
+    }
+
     /// Keeps a rule; the older of two that share a place gives way.
-    pub(super) fn keep(self, rule: Rule) {
-        if let (Some([first, second]), Some(word)) = (self.row(), rule.pack()) {
+    pub(super) fn keep(self, key: Key, rule: Rule) {
+        let row = Rules::row(key);
+        if let (Some([first, second]), Some(word)) = (self.0.get(row..row + WAYS), rule.pack()) {
             second.rule.store(first.rule.load(Relaxed), Relaxed);
             second.sealed.store(first.sealed.load(Relaxed), Relaxed);
             first.rule.store(word, Relaxed);
-            first.sealed.store(self.0 ^ word, Relaxed);
+            first.sealed.store(key.0 ^ word, Relaxed);
+        }
+    }
+}
+
+static ERA: AtomicU32 = AtomicU32::new(0);
+
+/// Changes when the rules were forgotten.
+#[inline(always)]
+pub(super) fn era() -> u32 {
+    ERA.load(Relaxed)
+}
+
+/// Forgets all rules: to be called when the 16 bits of the modules' generation that keys have begin anew.
+pub(crate) fn forget() {
+    ERA.fetch_add(1, Relaxed);
+    if let Some(rules) = Rules::get() {
+        for entry in rules.0 {
+            entry.rule.store(0, Relaxed);
+            entry.sealed.store(0, Relaxed);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Key, Rule, Step};
+    use super::{Key, Place, Rule, Rules, Step};
 
     #[test]
     fn a_rule_survives_packing_or_is_refused() {
@@ -148,8 +222,8 @@ mod tests {
             Step::Slow,
             Step::FromSp { cfa: 8, bp: 0 },
             Step::FromSp {
-                cfa: 8 * ((1 << 24) - 1),
-                bp: 8 * 65535,
+                cfa: 8 * ((1 << 20) - 1),
+                bp: 8 * 255,
             },
             Step::FromBp { cfa: 16, bp: 16 },
         ] {
@@ -161,7 +235,7 @@ mod tests {
         assert_eq!(
             Rule {
                 step: Step::FromSp {
-                    cfa: 8 << 24,
+                    cfa: 8 << 20,
                     bp: 0
                 },
                 module: 1
@@ -171,10 +245,7 @@ mod tests {
         );
         assert_eq!(
             Rule {
-                step: Step::FromSp {
-                    cfa: 8,
-                    bp: 8 << 16
-                },
+                step: Step::FromSp { cfa: 8, bp: 8 << 8 },
                 module: 1
             }
             .pack(),
@@ -197,10 +268,39 @@ mod tests {
             step: Step::FromSp { cfa: 48, bp: 16 },
             module: 3,
         };
-        Key::new(0x7f00_1234, false, 7).keep(rule);
-        assert_eq!(Key::new(0x7f00_1234, false, 7).find(), Some(rule));
-        assert_eq!(Key::new(0x7f00_1234, true, 7).find(), None);
-        assert_eq!(Key::new(0x7f00_1234, false, 8).find(), None);
-        assert_eq!(Key::new(0x7f00_1235, false, 7).find(), None);
+        let rules = Rules::get().expect("started");
+        let find = |ip, exact, generation| {
+            let found = rules.find(Key::new(ip, exact, generation));
+            found.map(|found| found.rule)
+        };
+        rules.keep(Key::new(0x7f00_1234, false, 7), rule);
+        assert_eq!(find(0x7f00_1234, false, 7), Some(rule));
+        assert_eq!(find(0x7f00_1234, true, 7), None);
+        assert_eq!(find(0x7f00_1234, false, 8), None);
+        assert_eq!(find(0x7f00_1235, false, 7), None);
+    }
+
+    #[test]
+    fn a_callers_place_is_learnt_and_changes_no_rule() {
+        super::start();
+        let rules = Rules::get().expect("started");
+        let rule = |cfa, bp| Rule {
+            step: Step::FromBp { cfa, bp },
+            module: 65535,
+        };
+        let keys = [1, 2].map(|ip| Key::new(0x7f11_0000 + ip, false, 7));
+        rules.keep(keys[0], rule(16, 16));
+        rules.keep(keys[1], rule(8 * ((1 << 20) - 1), 8 * 255));
+        let find = |key| rules.find(key).expect("kept");
+        let (first, second) = (find(keys[0]), find(keys[1]));
+        rules.teach(first.place, second.place);
+        rules.teach(second.place, Place((1 << 14) - 1));
+        assert_eq!(find(keys[0]).rule, first.rule);
+        assert_eq!(find(keys[0]).caller, second.place);
+        assert_eq!(find(keys[1]).rule, second.rule);
+        assert_eq!(find(keys[1]).caller, Place((1 << 14) - 1));
+        let reached = rules.at(find(keys[0]).caller, keys[1]).expect("there");
+        assert_eq!(reached.rule, second.rule);
+        assert!(rules.at(first.place, keys[1]).is_none());
     }
 }

@@ -11,7 +11,7 @@ use super::walk::{Frame, Word};
 use crate::{memory, stacks};
 use core::ptr::{NonNull, null_mut};
 use core::sync::atomic::{
-    AtomicPtr,
+    AtomicPtr, AtomicU32,
     Ordering::{AcqRel, Acquire, Relaxed},
 };
 
@@ -26,6 +26,13 @@ pub(super) struct Room {
     words: NonNull<Word>,
     nodes: NonNull<u32>,
     depth: usize,
+}
+
+/// A walk's number, and its place among the walks of its thread.
+#[derive(Clone, Copy)]
+pub(super) struct Turn {
+    pub(super) id: u32,
+    pub(super) place: usize,
 }
 
 /// A room, lent for one walk.
@@ -88,7 +95,12 @@ pub(super) struct Thread {
     pub(super) memo: Memo,
     pub(super) own: OwnStack,
     rooms: [AtomicPtr<Room>; WALKS],
+    /// The walk that last noted something for all threads.
+    taught: AtomicU32,
 }
+
+/// So many numbers of walks and entries pass before a walk again notes what it has learnt where all threads see it.
+const TEACHING: u32 = 256;
 
 static THREADS: [AtomicPtr<Thread>; SLOTS] = [const { AtomicPtr::new(null_mut()) }; SLOTS];
 
@@ -112,6 +124,7 @@ impl Thread {
                 memo: Memo::new()?,
                 own: OwnStack::unknown(),
                 rooms: [const { AtomicPtr::new(null_mut()) }; WALKS],
+                taught: AtomicU32::new(0u32.wrapping_sub(TEACHING)),
             });
         }
         // A signal handler may have been quicker.
@@ -121,29 +134,44 @@ impl Thread {
         Thread::at(slot)
     }
 
-    /// Begins a walk: its number among the writers of the memo, and a room.
-    pub(super) fn begin(&self, depth: usize) -> Option<(u32, Lent<'_>)> {
+    /// Begins a walk: its place among the writers of the memo, and a room.
+    #[inline(always)]
+    pub(super) fn begin(&self, depth: usize) -> Option<(Turn, Lent<'_>)> {
         let id = self.memo.next_serial();
-        let places = self.memo.writers.iter().zip(&self.rooms);
-        // A free place is 0 and so the smallest; numbers grow.
-        let (writer, room) = places.min_by_key(|(writer, _)| writer.load(Relaxed))?;
+        let writers = &self.memo.writers;
+        let free = writers.iter().position(|writer| writer.load(Relaxed) == 0);
+        // Numbers grow: the smallest is the oldest.
+        let oldest = || (0..WALKS).min_by_key(|place| writers[*place].load(Relaxed));
+        let place = free.or_else(oldest)?;
+        let (writer, room) = (writers.get(place)?, self.rooms.get(place)?);
         writer.store(id, Relaxed);
-        let mut there = room.load(Relaxed);
-        if there.is_null() {
-            there = Room::new(depth)?.as_ptr();
-            room.store(there, Relaxed);
-        }
+        let there = room.load(Relaxed);
+        let there = match NonNull::new(there) {
+            Some(there) => there,
+            None => {
+                let made = Room::new(depth)?;
+                room.store(made.as_ptr(), Relaxed);
+                made
+            }
+        };
         // SAFETY: the place is this walk's: it was free, or its walk was abandoned, or checks before each number.
-        Some((id, unsafe { Room::lend(NonNull::new(there)?) }))
+        Some((Turn { id, place }, unsafe { Room::lend(there) }))
+    }
+
+    /// Whether it is this walk's turn to note what it has learnt.
+    pub(super) fn may_teach(&self, turn: Turn) -> bool {
+        let may = turn.id.wrapping_sub(self.taught.load(Relaxed)) >= TEACHING;
+        if may {
+            self.taught.store(turn.id, Relaxed);
+        }
+        may
     }
 
     /// Ends a walk.
-    pub(super) fn end(&self, id: u32) {
-        if let Some(writer) = self
-            .memo
-            .writers
-            .iter()
-            .find(|writer| writer.load(Relaxed) == id)
+    #[inline(always)]
+    pub(super) fn end(&self, turn: Turn) {
+        if self.memo.is_writer(turn)
+            && let Some(writer) = self.memo.writers.get(turn.place)
         {
             writer.store(0, Relaxed);
         }
