@@ -148,7 +148,7 @@ pub(crate) fn capture(caller: &Caller, slot: usize, definitions: &mut dyn Defini
         }
         check(thread, caller, known);
     }
-    walk(caller, slot, definitions)
+    find_out(caller, slot, definitions)
 }
 
 #[inline(always)]
@@ -172,15 +172,19 @@ fn walk_of<'a>(
     Walk::new(caller, generation, &thread.own, room, by_frame_pointer)
 }
 
+/// Walks if there is room for it. A function of its own because it takes little room itself.
 #[inline(never)]
-fn walk(caller: &Caller, slot: usize, definitions: &mut dyn Definitions) -> u32 {
-    let depth = DEPTH.load(Relaxed);
-    let Some(thread) = Thread::make(slot) else {
-        return refuse();
-    };
-    if !thread.own.has_room(caller.sp) {
-        return alone(caller, definitions);
+fn find_out(caller: &Caller, slot: usize, definitions: &mut dyn Definitions) -> u32 {
+    match Thread::make(slot) {
+        Some(thread) if thread.own.has_room(caller.sp) => walk(caller, thread, definitions),
+        Some(_) => alone(caller, definitions),
+        None => refuse(),
     }
+}
+
+#[inline(never)]
+fn walk(caller: &Caller, thread: &Thread, definitions: &mut dyn Definitions) -> u32 {
+    let depth = DEPTH.load(Relaxed);
     let Some((turn, lent)) = thread.begin(depth) else {
         return refuse();
     };
