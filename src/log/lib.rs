@@ -10,12 +10,17 @@ extern crate std;
 
 mod errno;
 mod escape;
+mod heap_line;
 mod line;
+mod number;
 mod op;
 pub mod tail;
 
 pub use errno::errno_name;
 pub use escape::escape;
+pub use heap_line::{
+    Acquire, Digits, HeapCall, HeapText, MAX_HEAP_LINE, Outcome, Portable, Release,
+};
 pub use line::{Key, Line, Tag, key, tag, timed_tag};
 pub use op::Op;
 

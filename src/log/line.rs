@@ -4,13 +4,15 @@
 //! its length counts, so the slice needs [`Line::SLACK`] bytes of room behind the text.
 
 use crate::escape::escape;
+use crate::heap_line::{HeapCall, HeapText, Portable};
+use crate::number::{eight, hex, upto8};
 use crate::op::Op;
 
 /// The opening of a line with its op, without the brace: `"op":"malloc"`, made at compile time by [`tag`].
 #[derive(Clone, Copy)]
 pub struct Tag {
-    bytes: [u8; 32],
-    len: usize,
+    pub(crate) bytes: [u8; 32],
+    pub(crate) len: usize,
 }
 
 /// Makes the opening of an event's lines, up to the value of its time: `"op":"malloc","t":`.
@@ -57,8 +59,8 @@ pub const fn tag(op: Op) -> Tag {
 /// A key with its punctuation, `,"size":`, made at compile time by [`key`].
 #[derive(Clone, Copy)]
 pub struct Key {
-    bytes: [u8; 16],
-    len: usize,
+    pub(crate) bytes: [u8; 16],
+    pub(crate) len: usize,
 }
 
 /// Makes a key.
@@ -215,6 +217,14 @@ impl<'a> Line<'a> {
         self.piece(bytes, len);
     }
 
+    /// Appends what a heap call's line holds behind its opening.
+    pub fn body_of(&mut self, call: impl HeapCall) {
+        let mut text: HeapText = [0; _];
+        let len = call.write(&mut text, &Portable);
+        let from = 1 + call.opening().len;
+        self.raw(text.get(from..len - 2).unwrap_or_default());
+    }
+
     /// Appends decimal digits without a key.
     #[inline(always)]
     pub fn digits(&mut self, value: u64) {
@@ -257,56 +267,6 @@ impl<'a> Line<'a> {
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
-}
-
-/// Eight digits as bytes in a word, the first digit lowest. `value` < 10^8.
-///
-/// Splits 8 digits into 4+4, each into 2+2, each into 1+1 with multiplications by reciprocals: 10486/2^20 is exact for
-/// n/100 below 10^4, 103/2^10 for n/10 below 100.
-#[inline(always)]
-fn spread(value: u32) -> u64 {
-    let value = u64::from(value);
-    let fours = (value / 10_000) | ((value % 10_000) << 32);
-    let hundreds = ((fours * 10_486) >> 20) & 0x7f_0000_007f;
-    let twos = hundreds | ((fours - 100 * hundreds) << 16);
-    let tens = ((twos * 103) >> 10) & 0x000f_000f_000f_000f;
-    tens | ((twos - 10 * tens) << 8)
-}
-
-#[inline(always)]
-fn upto8(value: u32) -> ([u8; 8], usize) {
-    let word = spread(value);
-    let zeros = ((word | 1 << 63).trailing_zeros() / 8).min(7);
-    let digits = (word | 0x3030_3030_3030_3030) >> (8 * zeros);
-    (digits.to_le_bytes(), 8 - zeros as usize)
-}
-
-#[inline(always)]
-fn eight(value: u32) -> [u8; 8] {
-    (spread(value) | 0x3030_3030_3030_3030).to_le_bytes()
-}
-
-/// Hexadecimal digits without leading zeros, and how many there are.
-#[inline(always)]
-fn hex(value: u64) -> ([u8; 16], usize) {
-    let zeros = ((value | 1).leading_zeros() / 4) as usize;
-    let aligned = value << (4 * zeros as u32);
-    let high = nibbles((aligned >> 32) as u32);
-    let low = nibbles(aligned as u32);
-    let both = (u128::from(low) << 64) | u128::from(high);
-    (both.to_le_bytes(), 16 - zeros)
-}
-
-#[inline(always)]
-fn nibbles(value: u32) -> u64 {
-    let x = u64::from(value);
-    let x = (x << 16 | x) & 0x0000_ffff_0000_ffff;
-    let x = (x << 8 | x) & 0x00ff_00ff_00ff_00ff;
-    let x = (x << 4 | x) & 0x0f0f_0f0f_0f0f_0f0f;
-    let letters = ((x + 0x0606_0606_0606_0606) >> 4) & 0x0101_0101_0101_0101;
-    (x.wrapping_add(0x3030_3030_3030_3030)
-        .wrapping_add(letters * 0x27))
-    .swap_bytes()
 }
 
 #[cfg(test)]

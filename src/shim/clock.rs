@@ -4,11 +4,16 @@
 //! before the first line, so that an error in them changes lengths and never the order. Hook-safe.
 
 use crate::{image, start, sys, x86_64};
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
+use core::sync::atomic::{AtomicU8, AtomicU64, Ordering::*};
 
-static TSC: AtomicBool = AtomicBool::new(false);
-/// Whether the times of several threads are compared.
-static SHARED: AtomicBool = AtomicBool::new(false);
+/// What a time is read from: [`MONOTONIC`], [`TSC`] or [`TSC_SHARED`].
+static KIND: AtomicU8 = AtomicU8::new(MONOTONIC);
+/// CLOCK_MONOTONIC, or no clock at all any more.
+const MONOTONIC: u8 = 0;
+/// The counter, while one thread's times are compared with its own only.
+const TSC: u8 = 1;
+/// The counter, when the times of several threads are compared.
+const TSC_SHARED: u8 = 2;
 /// The time at which the clock was stopped; 0: it runs.
 static FROZEN_AT: AtomicU64 = AtomicU64::new(0);
 /// Counter (or nanosecond) at `t` = 0.
@@ -46,7 +51,7 @@ impl Start {
         let ns = u128::from(end.mono_ns.wrapping_sub(self.mono_ns));
         RATE.store(((ns << 32) / ticks) as u64, Relaxed);
         ORIGIN.store(end.tsc, Relaxed);
-        TSC.store(true, Relaxed);
+        KIND.store(TSC, Relaxed);
         end.mono_ns
     }
 }
@@ -68,25 +73,21 @@ fn trusted() -> bool {
 
 /// The name of the clock in use, as the start line has it.
 pub(crate) fn name() -> &'static str {
-    if TSC.load(Relaxed) {
-        "tsc"
-    } else {
-        "monotonic"
+    match KIND.load(Relaxed) {
+        MONOTONIC => "monotonic",
+        _ => "tsc",
     }
 }
 
 /// A new image begins here (a forked child): `t` = 0 is now. Answers CLOCK_MONOTONIC.
 pub(crate) fn restart() -> u64 {
-    SHARED.store(false, Relaxed);
     let now = Start::read();
-    ORIGIN.store(
-        if TSC.load(Relaxed) {
-            now.tsc
-        } else {
-            now.mono_ns
-        },
-        Relaxed,
-    );
+    if KIND.load(Relaxed) == MONOTONIC {
+        ORIGIN.store(now.mono_ns, Relaxed);
+    } else {
+        KIND.store(TSC, Relaxed);
+        ORIGIN.store(now.tsc, Relaxed);
+    }
     now.mono_ns
 }
 
@@ -108,27 +109,30 @@ pub(crate) fn after() -> u64 {
 #[inline(always)]
 fn now() -> u64 {
     begin_if_new();
-    if !TSC.load(Relaxed) {
-        return monotonic();
+    running()
+}
+
+/// Now, for a caller who knows that the image has begun: it holds a buffer of it.
+#[inline(always)]
+pub(crate) fn running() -> u64 {
+    match KIND.load(Relaxed) {
+        TSC => scale(x86_64::tsc()),
+        TSC_SHARED => scale(x86_64::tsc_ordered()),
+        _ => monotonic(),
     }
-    scale(if SHARED.load(Relaxed) {
-        x86_64::tsc_ordered()
-    } else {
-        x86_64::tsc()
-    })
 }
 
 /// The log has a second thread: from here on no time may be read ahead of what came before it.
 ///
 /// One thread alone is in order with itself, and all that it did before it made the other is over.
 pub(crate) fn share() {
-    SHARED.store(true, SeqCst);
+    let _ = KIND.compare_exchange(TSC, TSC_SHARED, SeqCst, Relaxed);
 }
 
 /// Time stands still from here on: strict seccomp takes both clocks away, the counter included.
 pub(crate) fn freeze() {
     FROZEN_AT.store(before().max(1), Relaxed);
-    TSC.store(false, SeqCst);
+    KIND.store(MONOTONIC, SeqCst);
 }
 
 /// A time means nothing before the image has begun: in a hook before the constructor, in the first of a forked child.

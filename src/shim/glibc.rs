@@ -11,12 +11,13 @@
 use crate::record::event;
 use crate::stack::Stack;
 use crate::unwind::Caller;
-use crate::{clock, elf, log, pool, request, settings, sys, thread};
-use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering::*};
+use crate::{clock, elf, log, pool, request, sys, thread};
+use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering::*};
 use memspy_log::Line;
 
-static ENABLED: AtomicBool = AtomicBool::new(false);
-static ARENAS: AtomicBool = AtomicBool::new(false);
+/// The bits of a chunk's size that mean something: [`OWN_MMAP`] when the allocator is glibc's own, [`THREAD_ARENA`] when
+/// its arenas have their usual layout. 0: no header is read.
+static BITS: AtomicUsize = AtomicUsize::new(0);
 
 static NO_BREAK: AtomicUsize = AtomicUsize::new(0);
 /// libc's variable.
@@ -38,13 +39,17 @@ pub(crate) fn start(is_glibc: bool, arenas: bool) {
         KNOWN.store(current_break(), Relaxed);
         FIRST.store(sys::program_break(), Relaxed);
     }
-    ENABLED.store(is_glibc, Relaxed);
-    ARENAS.store(is_glibc && arenas, Relaxed);
+    let bits = match (is_glibc, arenas) {
+        (false, _) => 0,
+        (true, false) => OWN_MMAP,
+        (true, true) => OWN_MMAP | THREAD_ARENA,
+    };
+    BITS.store(bits, Relaxed);
 }
 
 /// Whether kernel calls inside malloc are inferred.
 pub(crate) fn enabled() -> bool {
-    ENABLED.load(Relaxed)
+    BITS.load(Relaxed) != 0
 }
 
 /// The program break as libc knows it; 0 when libc does not tell.
@@ -75,7 +80,7 @@ impl Call {
     #[inline(always)]
     pub(crate) fn enter() -> Call {
         request::look();
-        let slot = thread::peek().filter(|_| settings::events());
+        let slot = thread::latest();
         if let Some(slot) = slot {
             slot.enter();
         }
@@ -144,23 +149,75 @@ pub(crate) fn break_is_known(from: usize, to: usize) {
     let _ = KNOWN.compare_exchange(from, to, AcqRel, Relaxed);
 }
 
-/// The mapping that is a block's own, as address and length.
-///
-/// # Safety
-/// `ptr` must be a live block of the real allocator that the caller owns, or 0.
-#[inline(always)]
-pub(crate) unsafe fn own_mapping(ptr: usize) -> Option<(usize, usize)> {
-    if !enabled() || ptr == 0 {
-        return None;
+/// A block's chunk, as far as its header tells.
+#[derive(Clone, Copy)]
+pub(crate) struct Chunk {
+    block: usize,
+    size: usize,
+    bits: usize,
+}
+
+impl Chunk {
+    /// Reads the header before a block. A chunk without it, of NULL or of a foreign allocator, is nothing special.
+    ///
+    /// # Safety
+    /// `block` must be a live block of the real allocator that the caller owns, or 0.
+    #[inline(always)]
+    pub(crate) unsafe fn of(block: usize) -> Chunk {
+        let bits = BITS.load(Relaxed);
+        let size = if bits == 0 || block == 0 {
+            0
+        } else {
+            // SAFETY: every block of glibc has its chunk's header before it.
+            unsafe { *((block - 8) as *const usize) }
+        };
+        Chunk {
+            block,
+            size,
+            bits: size & bits,
+        }
     }
-    // SAFETY: every block of glibc has its chunk's header before it.
-    let size = unsafe { *((ptr - 8) as *const usize) };
-    if size & OWN_MMAP == 0 {
-        return None;
+
+    /// Whether it is no mapping of its own and in no thread's arena: there is nothing to be inferred.
+    #[inline(always)]
+    pub(crate) fn is_plain(self) -> bool {
+        self.bits == 0
     }
-    // SAFETY: as above; for such a chunk the word before is the slack between the mapping's start and the chunk.
-    let slack = unsafe { *((ptr - 16) as *const usize) };
-    Some((ptr - 16 - slack, slack + (size & !7)))
+
+    /// The mapping that is the block's own, as address and length.
+    ///
+    /// # Safety
+    /// The block must still be the caller's.
+    #[inline(always)]
+    pub(crate) unsafe fn own_mapping(self) -> Option<(usize, usize)> {
+        if self.bits & OWN_MMAP == 0 {
+            return None;
+        }
+        let chunk = self.block - 16;
+        // SAFETY: such a chunk has, before its size, the slack between the mapping's start and itself.
+        let slack = unsafe { *(chunk as *const usize) };
+        Some((chunk - slack, slack + (self.size & !7)))
+    }
+
+    /// If the block lies in a heap of a thread's arena, writes what has become of that heap since.
+    ///
+    /// # Safety
+    /// The block must still be the caller's.
+    #[inline(always)]
+    pub(crate) unsafe fn look_at_arena(self, t: u64, via: &'static str) {
+        if self.bits != THREAD_ARENA {
+            return;
+        }
+        let base = self.block & !(HEAP_SIZE - 1);
+        // SAFETY: a block of a thread arena lies in a heap, whose head is at its aligned start while a block lives in
+        // it.
+        let size = unsafe { *((base + 16) as *const usize) };
+        let [key, known] = &HEAPS[place(base)];
+        if key.load(Relaxed) != base || known.load(Relaxed) != size {
+            // SAFETY: as above.
+            unsafe { look_at_heap((base, size), t, via) };
+        }
+    }
 }
 
 /// Writes the mmap that a call made for its block.
@@ -228,23 +285,19 @@ pub(crate) fn forget_heaps() {
     KNOWN.store(current_break(), Relaxed);
 }
 
-/// Looks at the arena heap of a block, if it lies in one, and writes what has become of it since.
+/// The first place of [`HEAPS`] where a heap may be.
+#[inline(always)]
+fn place(base: usize) -> usize {
+    (base / HEAP_SIZE).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 54
+}
+
+/// Writes what has become of a heap since it was last looked at.
 ///
 /// # Safety
-/// As for [`own_mapping`].
-#[inline(always)]
-pub(crate) unsafe fn look_at_arena(ptr: usize, t: u64, via: &'static str) {
-    if !ARENAS.load(Relaxed) || ptr == 0 {
-        return;
-    }
-    // SAFETY: every block of glibc has its chunk's header before it.
-    let bits = unsafe { *((ptr - 8) as *const usize) } & (OWN_MMAP | THREAD_ARENA);
-    if bits != THREAD_ARENA {
-        return;
-    }
-    let base = ptr & !(HEAP_SIZE - 1);
-    // SAFETY: a block of a thread arena lies in a heap, whose head is at its aligned start while a block lives in it.
-    let (arena, size) = unsafe { (*(base as *const usize), *((base + 16) as *const usize)) };
+/// A block in the heap must be the caller's.
+#[cold]
+#[inline(never)]
+unsafe fn look_at_heap((base, size): (usize, usize), t: u64, via: &'static str) {
     let Some(known) = entry(base) else { return };
     let before = known.load(Relaxed);
     if before != size
@@ -252,14 +305,15 @@ pub(crate) unsafe fn look_at_arena(ptr: usize, t: u64, via: &'static str) {
             .compare_exchange(before, size, Relaxed, Relaxed)
             .is_ok()
     {
+        // SAFETY: the head of a heap that a block lives in.
+        let arena = unsafe { *(base as *const usize) };
         arena_changed((base, before, size), arena, t, via);
     }
 }
 
 fn entry(base: usize) -> Option<&'static AtomicUsize> {
-    let start = (base / HEAP_SIZE).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 54;
     for step in 0..16 {
-        let [key, size] = HEAPS.get((start + step) % HEAPS.len())?;
+        let [key, size] = HEAPS.get((place(base) + step) % HEAPS.len())?;
         match key.load(Relaxed) {
             found if found == base => return Some(size),
             0 => match key.compare_exchange(0, base, Relaxed, Relaxed) {

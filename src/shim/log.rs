@@ -41,7 +41,6 @@ keys! {
     SIZE = "size",
     COUNT = "count",
     ALIGN = "align",
-    PTR = "ptr",
     OLD = "old",
     ADDR = "addr",
     HINT = "hint",

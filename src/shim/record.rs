@@ -1,11 +1,11 @@
 //! An event's way into the log: straight into the thread's buffer, or aside when there is none.
 
 use crate::flush::{Block, MAX_BLOCK, block_line};
-use crate::slot::Committed;
+use crate::slot::{Committed, Slot};
 use crate::{file, image, settings, sys, thread};
 use core::sync::atomic::{AtomicU64, Ordering::*};
 use memspy_log::tail::{control, state};
-use memspy_log::{Line, MAX_EVENT, Tag};
+use memspy_log::{HeapCall, Line, MAX_EVENT, Tag};
 
 /// Writes an event whose smallest time is `t` and whose largest is `until`.
 ///
@@ -28,6 +28,32 @@ pub(crate) fn event(tag: &Tag, t: u64, until: u64, build: impl Fn(&mut Line)) {
         }
     }
     event_kept::<MAX_EVENT>(tag, (t, until), &build);
+}
+
+/// Writes a heap call. `slot`: what [`thread::ready`] answered when its time was taken.
+///
+/// Hook-safe: no system call but for the flush of a full buffer.
+#[inline(always)]
+pub(crate) fn heap_call<C: HeapCall>(slot: Option<&'static Slot>, call: impl Fn() -> C) {
+    if let Some(slot) = slot {
+        match slot.heap_call(call()) {
+            Committed::Yes => return,
+            Committed::Noticed => return thread::noticed(slot),
+            Committed::Full | Committed::Moved => {}
+        }
+    }
+    // Made anew, so that it lies in registers above.
+    heap_call_kept(call());
+}
+
+#[cold]
+#[inline(never)]
+fn heap_call_kept(call: impl HeapCall) {
+    // The call may be the one that begins the image; only then is it known what is wanted.
+    let _ = thread::slot();
+    if settings::events() {
+        event_kept::<MAX_EVENT>(call.opening(), call.times(), &|line| line.body_of(call));
+    }
 }
 
 /// Writes a line of at most `MAX` bytes, in whatever mode; answers whether it was kept.

@@ -14,13 +14,13 @@
 //! A room that was never committed holds a NUL: see `thread` for what becomes of the buffer then.
 
 use crate::thread;
-use crate::x86_64::{add_local, increment_local, replace_local, stack_pointer};
+use crate::x86_64::{self, LocalPair, add_local, increment_local, replace_local, stack_pointer};
 use core::ptr::null_mut;
 use core::sync::atomic::{
     AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering::*, compiler_fence,
 };
 use memspy_log::tail::{HEADER_SIZE, header};
-use memspy_log::{Line, Tag};
+use memspy_log::{Digits, HeapCall, HeapText, Line, Portable, Tag};
 
 /// The image is ending: what was committed goes to the log at once.
 pub(crate) const DIRECT: u32 = 1;
@@ -54,6 +54,17 @@ pub(crate) enum Committed {
     Moved,
 }
 
+/// Room for a line, between steps 1 and 4.
+struct Room {
+    /// Its first byte.
+    first: *mut u8,
+    /// The buffer's end of text, which stands at `end` unless a nested event has come behind.
+    top: *mut u64,
+    end: u64,
+    /// The stack pointer of the line that this one interrupted.
+    outer: usize,
+}
+
 /// The private half of an event buffer; the other half, the header and the text, lies in the tail.
 #[repr(C, align(64))]
 pub(crate) struct Slot {
@@ -72,6 +83,8 @@ pub(crate) struct Slot {
     attention: AtomicU32,
     /// Depth of allocator calls that the thread is in; above 0 for ever if a handler jumped out of one.
     in_call: AtomicU32,
+    /// A time whose last eight digits are zeros, and its other digits: see [`Digits::split`].
+    time_digits: LocalPair,
     /// `,"tid":4711` or nothing.
     tid_text: [AtomicU64; 4],
     tid_text_len: AtomicUsize,
@@ -99,6 +112,7 @@ impl Slot {
             active: AtomicUsize::new(0),
             attention: AtomicU32::new(0),
             in_call: AtomicU32::new(0),
+            time_digits: LocalPair::new(),
             tid_text: [const { AtomicU64::new(0) }; 4],
             tid_text_len: AtomicUsize::new(0),
             folded: [const { AtomicUsize::new(0) }; 3],
@@ -304,51 +318,95 @@ impl Slot {
     pub(crate) fn line<const MAX: usize>(
         &self,
         tag: &Tag,
-        (t, until): (u64, u64),
+        times: (u64, u64),
         build: impl FnOnce(&mut Line),
     ) -> Committed {
-        let top = self.field(header::TOP).as_ptr();
-        let outer = self.active.load(Relaxed);
-        self.active.store(stack_pointer(), Relaxed);
-        // SAFETY: `top` is the header's field, and only the owner writes it while it makes lines.
-        let at = unsafe { add_local(top, MAX as u64) };
-        let claimed = at + MAX as u64;
-        let current = thread::is_current(self);
-        if claimed > self.size() || !current {
-            // SAFETY: as above.
-            unsafe { replace_local(top, claimed, at) };
-            self.active.store(outer, Relaxed);
-            return if current {
-                Committed::Full
-            } else {
-                Committed::Moved
-            };
-        }
-        // SAFETY: `at`..`at` + MAX lies inside the buffer, and the step above made it this line's alone.
-        let room = unsafe { core::slice::from_raw_parts_mut(self.buffer().add(at as usize), MAX) };
-        let first: *mut u8 = room.as_mut_ptr();
-        let mut line = Line::new(room, tag);
+        let room = match self.take_room(MAX) {
+            Ok(room) => room,
+            Err(why) => return why,
+        };
+        // SAFETY: the room's bytes are this line's alone.
+        let text = unsafe { core::slice::from_raw_parts_mut(room.first, MAX) };
+        let mut line = Line::new(text, tag);
         build(&mut line);
         let tid_len = self.tid_text_len.load(Relaxed);
         if tid_len != 0 {
             line.fragment(&self.tid_bytes(), tid_len);
         }
-        let Some(len) = line.finish() else {
-            self.active.store(outer, Relaxed);
-            return self.give_up(first, MAX);
+        match line.finish() {
+            Some(len) => self.commit(&room, MAX, len, times),
+            None => self.give_up(&room, MAX),
+        }
+    }
+
+    /// Formats and commits the line of a heap call.
+    #[inline(always)]
+    pub(crate) fn heap_call(&self, call: impl HeapCall) -> Committed {
+        const MAX: usize = size_of::<HeapText>();
+        let room = match self.take_room(MAX) {
+            Ok(room) => room,
+            Err(why) => return why,
         };
+        // SAFETY: the room's bytes are this line's alone.
+        let text = unsafe { &mut *room.first.cast::<HeapText>() };
+        let len = call.write(text, self);
+        self.commit(&room, MAX, len, call.times())
+    }
+
+    /// Works out and keeps the digits for [`Digits::split`].
+    #[cold]
+    #[inline(never)]
+    fn split_anew(&self, time: u64) -> Option<(u64, u32)> {
+        let (high, low) = Portable.split(time)?;
+        self.time_digits.store([time - u64::from(low), high]);
+        Some((high, low))
+    }
+
+    /// Step 1: takes room for a line of at most `max` bytes.
+    #[inline(always)]
+    fn take_room(&self, max: usize) -> Result<Room, Committed> {
+        let top = self.field(header::TOP).as_ptr();
+        let outer = self.active.load(Relaxed);
+        self.active.store(stack_pointer(), Relaxed);
+        // SAFETY: `top` is the header's field, and only the owner writes it while it makes lines.
+        let at = unsafe { add_local(top, max as u64) };
+        let end = at + max as u64;
+        let current = thread::is_current(self);
+        if end > self.size() || !current {
+            // SAFETY: as above.
+            unsafe { replace_local(top, end, at) };
+            self.active.store(outer, Relaxed);
+            return Err(if current {
+                Committed::Full
+            } else {
+                Committed::Moved
+            });
+        }
+        Ok(Room {
+            // SAFETY: `at`..`end` lies inside the buffer.
+            first: unsafe { self.buffer().add(at as usize) },
+            top,
+            end,
+            outer,
+        })
+    }
+
+    /// Steps 2 to 4, behind the formatting: counts, commits and gives back what is left of the room.
+    #[inline(always)]
+    fn commit(&self, room: &Room, max: usize, len: usize, (t, until): (u64, u64)) -> Committed {
         self.note_times(t, until);
         // SAFETY: `n` is written by the owner alone.
         unsafe { increment_local(self.n.as_ptr()) };
         compiler_fence(SeqCst);
         // SAFETY: the room is this line's alone; volatile, so that the commit stays behind the body.
-        unsafe { first.write_volatile(b'{') };
+        unsafe { room.first.write_volatile(b'{') };
         compiler_fence(SeqCst);
+        let line_end = room.end - (max - len) as u64;
         // SAFETY: as for the first step.
-        if !unsafe { replace_local(top, claimed, at + len as u64) } {
-            stretch(first, len, MAX);
+        if !unsafe { replace_local(room.top, room.end, line_end) } {
+            stretch(room.first, len, max);
         }
-        self.active.store(outer, Relaxed);
+        self.active.store(room.outer, Relaxed);
         if self.attention() == 0 {
             Committed::Yes
         } else {
@@ -367,12 +425,13 @@ impl Slot {
 
     /// A line that does not fit its room becomes blanks and a lost event.
     #[cold]
-    fn give_up(&self, first: *mut u8, max: usize) -> Committed {
-        // SAFETY: the room of `max` bytes at `first` is this line's alone.
+    fn give_up(&self, room: &Room, max: usize) -> Committed {
+        // SAFETY: the room of `max` bytes is this line's alone.
         unsafe {
-            first.write_bytes(b' ', max - 1);
-            first.add(max - 1).write_volatile(b'\n');
+            room.first.write_bytes(b' ', max - 1);
+            room.first.add(max - 1).write_volatile(b'\n');
         }
+        self.active.store(room.outer, Relaxed);
         self.lose();
         Committed::Yes
     }
@@ -382,6 +441,29 @@ impl Slot {
         self.n.fetch_add(1, Relaxed);
         self.lost.fetch_add(1, Relaxed);
         crate::image::word(memspy_log::tail::control::LOST).fetch_add(1, Relaxed);
+    }
+}
+
+/// Of a time all but the last eight digits are those of the event before, nearly always.
+impl Digits for Slot {
+    #[inline(always)]
+    fn split(&self, time: u64) -> Option<(u64, u32)> {
+        let [from, high] = self.time_digits.load();
+        let low = time.wrapping_sub(from);
+        if low < 100_000_000 && high != 0 {
+            Some((high, low as u32))
+        } else {
+            self.split_anew(time)
+        }
+    }
+
+    #[inline(always)]
+    fn hex(&self, address: usize) -> ([u8; 16], usize) {
+        let zeros = (address | 1).leading_zeros() / 4;
+        (
+            x86_64::hex((address as u64) << (4 * zeros)),
+            16 - zeros as usize,
+        )
     }
 }
 
@@ -413,5 +495,28 @@ fn tid_text(tid: u32, text: &mut [u8; 32]) -> usize {
             to - from
         }
         _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_formats_as_arithmetic_does() {
+        let slot = Slot::new();
+        let mut value = 1u64;
+        for step in 0..200_000u64 {
+            // Times that grow slowly, with a leap now and then, also back.
+            let t = (step % 7) * 10u64.pow((step % 19) as u32) + step * 1_000_003;
+            for _ in 0..2 {
+                assert_eq!(slot.split(t), Portable.split(t), "{t}");
+            }
+            value = value
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            let address = (value >> (step % 64)) as usize;
+            assert_eq!(slot.hex(address), Portable.hex(address), "{address:#x}");
+        }
     }
 }

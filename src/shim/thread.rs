@@ -30,24 +30,35 @@ fn place() -> &'static Place {
 /// The thread's buffer, if it has one in this image: no system call, nothing is taken.
 #[inline(always)]
 pub(crate) fn peek() -> Option<&'static Slot> {
-    let place = place();
-    // SAFETY: null or one of the pool's static slots.
-    let slot = unsafe { place.slot.load(Relaxed).as_ref() }?;
-    (place.generation.load(Relaxed) == image::generation()).then_some(slot)
+    let slot = latest()?;
+    (place().generation.load(Relaxed) == image::generation()).then_some(slot)
 }
 
-/// Whether `slot` is still the thread's: no handler has moved it to another.
+/// The thread's buffer, if it has one and there is nothing to see to first.
+#[inline(always)]
+pub(crate) fn ready() -> Option<&'static Slot> {
+    peek().filter(|slot| slot.attention() == 0)
+}
+
+/// The thread's buffer in this image, or in the one of which a fork that has not been noticed yet made this one.
+#[inline(always)]
+pub(crate) fn latest() -> Option<&'static Slot> {
+    // SAFETY: null or one of the pool's static slots.
+    unsafe { place().slot.load(Relaxed).as_ref() }
+}
+
+/// Whether `slot` is still the thread's: no handler has moved it to another, or come back from a fork as a child.
 #[inline(always)]
 pub(crate) fn is_current(slot: &Slot) -> bool {
-    core::ptr::eq(place().slot.load(Relaxed), slot)
+    peek().is_some_and(|current| core::ptr::eq(current, slot))
 }
 
 /// The thread's buffer when lines may go into it; takes one from the pool if need be. `None`: see `record::aside`.
 #[inline(always)]
 pub(crate) fn slot() -> Option<&'static Slot> {
-    match peek() {
-        Some(slot) if slot.attention() == 0 => Some(slot),
-        other => find(other),
+    match ready() {
+        Some(slot) => Some(slot),
+        None => find(peek()),
     }
 }
 

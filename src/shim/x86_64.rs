@@ -2,7 +2,9 @@
 //! are atomic against signals on the same thread but not against other threads (no `lock` prefix: 1 ns, not 10).
 //! Everything here is hook-safe.
 
+use core::arch::x86_64::*;
 use core::arch::{asm, global_asm};
+use core::cell::UnsafeCell;
 
 // One initial-exec slot of 64 bytes: a `thread_local!` in a cdylib is general-dynamic, and `__tls_get_addr` allocates.
 global_asm!(
@@ -30,7 +32,8 @@ pub(crate) fn thread_slot() -> *mut u8 {
             "mov {0}, qword ptr [rip + memspy_thread@GOTTPOFF]",
             "add {0}, qword ptr fs:[0]",
             out(reg) slot,
-            options(pure, readonly, nostack),
+            // Neither the GOT's word nor the thread pointer changes while the thread lives.
+            options(pure, nomem, nostack),
         );
     }
     slot
@@ -58,7 +61,7 @@ pub(crate) fn stack_pointer() -> usize {
 #[inline(always)]
 pub(crate) fn tsc() -> u64 {
     // SAFETY: every x86-64 processor has the instruction; Linux lets user space run it unless prctl forbids it.
-    unsafe { core::arch::x86_64::_rdtsc() }
+    unsafe { _rdtsc() }
 }
 
 /// The time stamp counter, read after everything before it is done.
@@ -66,8 +69,8 @@ pub(crate) fn tsc() -> u64 {
 pub(crate) fn tsc_ordered() -> u64 {
     // SAFETY: as in `tsc`; lfence waits for the loads before it.
     unsafe {
-        core::arch::x86_64::_mm_lfence();
-        core::arch::x86_64::_rdtsc()
+        _mm_lfence();
+        _rdtsc()
     }
 }
 
@@ -104,4 +107,60 @@ pub(crate) unsafe fn replace_local(word: *mut u64, old: u64, new: u64) -> bool {
 pub(crate) unsafe fn increment_local(word: *mut u64) {
     // SAFETY: the caller vouches for the word.
     unsafe { asm!("inc qword ptr [{}]", in(reg) word, options(nostack)) };
+}
+
+/// Two words that are always read and written together, in one instruction each: a signal handler on the same thread
+/// never meets the half of them.
+#[repr(C, align(16))]
+pub(crate) struct LocalPair(UnsafeCell<[u64; 2]>);
+
+// SAFETY: only the owner of what it is part of reads and writes it.
+unsafe impl Sync for LocalPair {}
+
+impl LocalPair {
+    /// Two zeros.
+    pub(crate) const fn new() -> LocalPair {
+        LocalPair(UnsafeCell::new([0; 2]))
+    }
+
+    /// Both words.
+    #[inline(always)]
+    pub(crate) fn load(&self) -> [u64; 2] {
+        let pair: __m128i;
+        // SAFETY: reads the aligned words, which are valid as long as the reference.
+        unsafe {
+            asm!("movdqa {}, xmmword ptr [{}]", out(xmm_reg) pair, in(reg) self.0.get(), options(nostack, preserves_flags, readonly));
+            [
+                _mm_cvtsi128_si64(pair) as u64,
+                _mm_cvtsi128_si64(_mm_unpackhi_epi64(pair, pair)) as u64,
+            ]
+        }
+    }
+
+    /// Replaces both words.
+    #[inline(always)]
+    pub(crate) fn store(&self, [first, second]: [u64; 2]) {
+        // SAFETY: writes the aligned words, which the owner alone writes.
+        unsafe {
+            let pair = _mm_set_epi64x(second as i64, first as i64);
+            asm!("movdqa xmmword ptr [{}], {}", in(reg) self.0.get(), in(xmm_reg) pair, options(nostack, preserves_flags));
+        }
+    }
+}
+
+/// Sixteen hexadecimal digits, the highest first.
+#[inline(always)]
+pub(crate) fn hex(value: u64) -> [u8; 16] {
+    // SAFETY: every x86-64 processor has SSE2; 16 bytes are 16 bytes.
+    unsafe {
+        let bytes = _mm_cvtsi64_si128(value.swap_bytes() as i64);
+        let nibbles = _mm_and_si128(
+            _mm_unpacklo_epi8(_mm_srli_epi64::<4>(bytes), bytes),
+            _mm_set1_epi8(15),
+        );
+        let letters = _mm_cmpgt_epi8(nibbles, _mm_set1_epi8(9));
+        let offset = _mm_and_si128(letters, _mm_set1_epi8((b'a' - b'9' - 1) as i8));
+        let digits = _mm_add_epi8(_mm_add_epi8(nibbles, offset), _mm_set1_epi8(b'0' as i8));
+        core::mem::transmute(digits)
+    }
 }

@@ -1,14 +1,14 @@
 //! The malloc family. Each body calls the function of its own name exactly once and passes the result through.
 
-use crate::glibc::{self, Call};
+use crate::glibc::{self, Call, Chunk};
 use crate::real::{REAL, address, is_bootstrap};
-use crate::record::event;
+use crate::record::heap_call;
 use crate::stack::Stack;
 use crate::unwind::Caller;
 use crate::{bootstrap, clock, leaks, log, settings, thread};
 use core::ffi::{c_int, c_void};
 use core::mem::transmute;
-use memspy_log::{Line, Op, Tag, timed_tag};
+use memspy_log::{Acquire, Key, Op, Outcome, Release, Tag, timed_tag};
 
 type Pointer = *mut c_void;
 
@@ -36,82 +36,109 @@ fn errno() -> i32 {
     unsafe { *libc::__errno_location() }
 }
 
-/// Appends the block's address, or the error.
+/// What a call asked for.
+#[derive(Clone, Copy)]
+struct Asked {
+    /// `count` or `align`, where the function has one.
+    extra: Option<(&'static Key, u64)>,
+    /// Bytes; of one element with `count`.
+    size: usize,
+    /// Bytes in all.
+    bytes: usize,
+}
+
+impl Asked {
+    #[inline(always)]
+    fn size(size: usize) -> Asked {
+        Asked {
+            extra: None,
+            size,
+            bytes: size,
+        }
+    }
+
+    #[inline(always)]
+    fn aligned(align: usize, size: usize) -> Asked {
+        Asked {
+            extra: Some((log::ALIGN, align as u64)),
+            size,
+            bytes: size,
+        }
+    }
+
+    #[inline(always)]
+    fn elements(count: usize, size: usize) -> Asked {
+        Asked {
+            extra: Some((log::COUNT, count as u64)),
+            size,
+            bytes: count.saturating_mul(size),
+        }
+    }
+}
+
+/// A call's end as its line tells it. `failure`: the errno, 0 if NULL is as it should be.
 #[inline(always)]
-fn put_result(line: &mut Line, ptr: usize, errno: i32) {
-    if ptr != 0 {
-        line.addr(log::PTR, ptr);
-    } else if errno != 0 {
-        log::put_errno(line, errno);
+fn outcome(ptr: usize, failure: i32) -> Outcome {
+    match (ptr, failure) {
+        (0, 0) => Outcome::Nothing,
+        (0, errno) => Outcome::Failed(errno),
+        (ptr, _) => Outcome::Block(ptr),
     }
 }
 
 impl Allocation {
-    /// Notes the call. `asked`: bytes in all; `put` writes the arguments.
+    /// Notes the call.
     #[inline(always)]
-    fn done(
-        &self,
-        call: &Call,
-        (ptr, asked): (usize, usize),
-        failure: i32,
-        caller: &Caller,
-        put: impl Fn(&mut Line),
-    ) {
+    fn done(&self, call: &Call, ptr: usize, failure: i32, asked: Asked, caller: &Caller) {
         let mut stack = Stack::NONE;
         if settings::events() {
-            stack = self.write(call, ptr, failure, caller, put);
+            stack = self.write(call, ptr, failure, asked, caller);
         }
         if settings::leaks() {
-            leaks::allocated(ptr, asked, stack.or_of(caller));
+            leaks::allocated(ptr, asked.bytes, stack.or_of(caller));
         }
     }
 
     /// Writes the call and what it did underneath.
     #[inline(always)]
-    fn write(
-        &self,
-        call: &Call,
-        ptr: usize,
-        failure: i32,
-        caller: &Caller,
-        put: impl Fn(&mut Line),
-    ) -> Stack {
-        let t = clock::after();
+    fn write(&self, call: &Call, ptr: usize, failure: i32, asked: Asked, caller: &Caller) -> Stack {
+        let slot = thread::ready();
+        let t = slot.map_or_else(clock::after, |_| clock::running());
         call.leave((0, t), self.name, caller);
         let stack = Stack::of(caller);
         // SAFETY: the block was given out just now, nobody else knows it.
         unsafe {
-            if let Some(mapping) = glibc::own_mapping(ptr) {
-                glibc::mapped(mapping, t, self.name, stack);
+            let chunk = Chunk::of(ptr);
+            if !chunk.is_plain() {
+                if let Some(mapping) = chunk.own_mapping() {
+                    glibc::mapped(mapping, t, self.name, stack);
+                }
+                chunk.look_at_arena(t, self.name);
             }
-            glibc::look_at_arena(ptr, t, self.name);
         }
-        event(self.tag, t, t, |line| {
-            line.digits(t);
-            put(line);
-            put_result(line, ptr, failure);
-            stack.put(line);
+        heap_call(slot, || Acquire {
+            opening: self.tag,
+            t,
+            moved: None,
+            extra: asked.extra,
+            size: asked.size as u64,
+            outcome: outcome(ptr, failure),
+            stack: stack.number(),
         });
         stack
     }
 
     /// The same for functions that answer NULL on failure.
     #[inline(always)]
-    fn answered(
-        &self,
-        call: &Call,
-        (ptr, asked): (Pointer, usize),
-        caller: &Caller,
-        put: impl Fn(&mut Line),
-    ) {
+    fn answered(&self, call: &Call, ptr: Pointer, asked: Asked, caller: &Caller) {
         let failure = if ptr.is_null() { errno() } else { 0 };
-        self.done(call, (ptr as usize, asked), failure, caller, put);
+        self.done(call, ptr as usize, failure, asked, caller);
     }
 }
 
 /// Defines a body for a function that takes a size, or an alignment and a size.
 macro_rules! simple {
-    ($name:ident($($arg:ident: $key:ident,)* ; $size:ident), $op:ident) => {
+    ($name:ident($($arg:ident,)* ; $size:ident), $op:ident, $asked:ident) => {
         #[doc = concat!("Body of `", stringify!($name), "`.")]
         ///
         /// # Safety
@@ -134,21 +161,18 @@ macro_rules! simple {
                 let real: unsafe extern "C" fn($(simple!(@usize $arg),)* usize) -> Pointer = transmute(real);
                 real($($arg,)* $size)
             };
-            allocation!($op).answered(&call, (ptr, $size), &caller, |line| {
-                $(line.num(log::$key, $arg as u64);)*
-                line.num(log::SIZE, $size as u64);
-            });
+            allocation!($op).answered(&call, ptr, Asked::$asked($($arg,)* $size), &caller);
             ptr
         }
     };
     (@usize $arg:ident) => { usize };
 }
 
-simple!(malloc(; size), Malloc);
-simple!(valloc(; size), Valloc);
-simple!(pvalloc(; size), Pvalloc);
-simple!(aligned_alloc(align: ALIGN, ; size), AlignedAlloc);
-simple!(memalign(align: ALIGN, ; size), Memalign);
+simple!(malloc(; size), Malloc, size);
+simple!(valloc(; size), Valloc, size);
+simple!(pvalloc(; size), Pvalloc, size);
+simple!(aligned_alloc(align, ; size), AlignedAlloc, aligned);
+simple!(memalign(align, ; size), Memalign, aligned);
 
 /// Body of `calloc`.
 ///
@@ -175,11 +199,7 @@ pub(super) unsafe extern "C" fn calloc(
         let real: unsafe extern "C" fn(usize, usize) -> Pointer = transmute(real);
         real(count, size)
     };
-    let asked = count.wrapping_mul(size);
-    allocation!(Calloc).answered(&call, (ptr, asked), &caller, |line| {
-        line.num(log::COUNT, count as u64);
-        line.num(log::SIZE, size as u64);
-    });
+    allocation!(Calloc).answered(&call, ptr, Asked::elements(count, size), &caller);
     ptr
 }
 
@@ -212,10 +232,7 @@ pub(super) unsafe extern "C" fn posix_memalign(
     } else {
         0
     };
-    allocation!(PosixMemalign).done(&call, (ptr, size), answer, &caller, |line| {
-        line.num(log::ALIGN, align as u64);
-        line.num(log::SIZE, size as u64);
-    });
+    allocation!(PosixMemalign).done(&call, ptr, answer, Asked::aligned(align, size), &caller);
     answer
 }
 
@@ -243,29 +260,27 @@ impl Reallocation {
         if settings::events() {
             reallocation.began = clock::before();
             // SAFETY: the caller vouches for the block.
-            reallocation.mapping = unsafe { glibc::own_mapping(old) };
+            reallocation.mapping = unsafe { Chunk::of(old).own_mapping() };
         }
         reallocation
     }
 
-    /// Notes the call. `asked`: bytes in all, 0 on a request that frees; `put` writes the arguments.
+    /// Notes the call.
     #[inline(always)]
-    fn done(
-        self,
-        allocation: &Allocation,
-        ptr: usize,
-        asked: usize,
-        caller: &Caller,
-        put: impl Fn(&mut Line),
-    ) {
-        let failure = if ptr == 0 && asked != 0 { errno() } else { 0 };
+    fn done(self, allocation: &Allocation, ptr: usize, asked: Asked, caller: &Caller) {
+        // A realloc to nothing frees: its NULL is no failure.
+        let failure = if ptr == 0 && asked.bytes != 0 {
+            errno()
+        } else {
+            0
+        };
         let mut stack = Stack::NONE;
         if settings::events() {
-            stack = self.write(allocation, ptr, failure, caller, put);
+            stack = self.write(allocation, ptr, failure, asked, caller);
         }
         if settings::leaks() {
             if failure == 0 {
-                leaks::reallocated(self.moving, ptr, asked, stack.or_of(caller));
+                leaks::reallocated(self.moving, ptr, asked.bytes, stack.or_of(caller));
             } else {
                 leaks::kept(self.moving);
             }
@@ -279,26 +294,33 @@ impl Reallocation {
         allocation: &Allocation,
         ptr: usize,
         failure: i32,
+        asked: Asked,
         caller: &Caller,
-        put: impl Fn(&mut Line),
     ) -> Stack {
-        let (t, until) = (self.began, clock::after());
+        let slot = thread::ready();
+        let until = slot.map_or_else(clock::after, |_| clock::running());
+        let t = self.began;
         self.call.leave((t, until), allocation.name, caller);
         let stack = Stack::of(caller);
         // SAFETY: the block was given out just now, nobody else knows it.
-        let now = unsafe { glibc::own_mapping(ptr) };
-        if (self.mapping, now) != (None, None) {
-            self.moved_mapping(allocation, now, failure, until, stack);
+        unsafe {
+            let chunk = Chunk::of(ptr);
+            if !chunk.is_plain() || self.mapping.is_some() {
+                let now = chunk.own_mapping();
+                if (self.mapping, now) != (None, None) {
+                    self.moved_mapping(allocation, now, failure, until, stack);
+                }
+                chunk.look_at_arena(until, allocation.name);
+            }
         }
-        // SAFETY: as above.
-        unsafe { glibc::look_at_arena(ptr, until, allocation.name) };
-        event(allocation.tag, t, until, |line| {
-            line.digits(t);
-            line.num(log::DT, until - t);
-            line.addr(log::OLD, self.old);
-            put(line);
-            put_result(line, ptr, failure);
-            stack.put(line);
+        heap_call(slot, || Acquire {
+            opening: allocation.tag,
+            t,
+            moved: Some((until - t, self.old)),
+            extra: asked.extra,
+            size: asked.size as u64,
+            outcome: outcome(ptr, failure),
+            stack: stack.number(),
         });
         stack
     }
@@ -354,9 +376,12 @@ pub(super) unsafe extern "C" fn realloc(
     let reallocation = unsafe { Reallocation::begin(old as usize) };
     // SAFETY: the caller's arguments.
     let ptr = unsafe { real(old, size) };
-    reallocation.done(allocation!(Realloc), ptr as usize, size, &caller, |line| {
-        line.num(log::SIZE, size as u64);
-    });
+    reallocation.done(
+        allocation!(Realloc),
+        ptr as usize,
+        Asked::size(size),
+        &caller,
+    );
     ptr
 }
 
@@ -398,16 +423,11 @@ pub(super) unsafe extern "C" fn reallocarray(
     if let Some(slot) = thread::peek() {
         slot.end_fold();
     }
-    let asked = asked.unwrap_or(usize::MAX);
     reallocation.done(
         allocation!(Reallocarray),
         ptr as usize,
-        asked,
+        Asked::elements(count, size),
         &caller,
-        |line| {
-            line.num(log::COUNT, count as u64);
-            line.num(log::SIZE, size as u64);
-        },
     );
     ptr
 }
@@ -437,7 +457,7 @@ unsafe fn leave_bootstrap(old: Pointer, size: usize) -> Pointer {
 
 /// Defines a body for a function that gives a block back.
 macro_rules! release {
-    ($name:ident($($arg:ident: $key:ident),*), $op:ident) => {
+    ($name:ident($($arg:ident),*), $op:ident, $align:expr, $size:expr) => {
         #[doc = concat!("Body of `", stringify!($name), "`.")]
         ///
         /// # Safety
@@ -458,19 +478,25 @@ macro_rules! release {
             let mut t = 0;
             if settings::events() {
                 let stack = Stack::of_release(&caller);
-                t = clock::before();
-                event(const { &timed_tag(Op::$op) }, t, t, |line| {
-                    line.digits(t);
-                    line.addr(log::PTR, ptr as usize);
-                    $(line.num(log::$key, $arg as u64);)*
-                    stack.put(line);
+                let slot = thread::ready();
+                t = slot.map_or_else(clock::before, |_| clock::running());
+                heap_call(slot, || Release {
+                    opening: const { &timed_tag(Op::$op) },
+                    t,
+                    ptr: ptr as usize,
+                    align: $align,
+                    size: $size,
+                    stack: stack.number(),
                 });
                 // SAFETY: the block is the caller's until the call below.
                 unsafe {
-                    if let Some(mapping) = glibc::own_mapping(ptr as usize) {
-                        glibc::unmapped(mapping, t, Op::$op.name(), stack);
+                    let chunk = Chunk::of(ptr as usize);
+                    if !chunk.is_plain() {
+                        if let Some(mapping) = chunk.own_mapping() {
+                            glibc::unmapped(mapping, t, Op::$op.name(), stack);
+                        }
+                        chunk.look_at_arena(t, Op::$op.name());
                     }
-                    glibc::look_at_arena(ptr as usize, t, Op::$op.name());
                 }
             }
             if settings::leaks() {
@@ -490,9 +516,14 @@ macro_rules! release {
     (@usize $arg:ident) => { usize };
 }
 
-release!(free(), Free);
-release!(free_sized(size: SIZE), FreeSized);
-release!(free_aligned_sized(align: ALIGN, size: SIZE), FreeAlignedSized);
+release!(free(), Free, None, None);
+release!(free_sized(size), FreeSized, None, Some(size as u64));
+release!(
+    free_aligned_sized(align, size),
+    FreeAlignedSized,
+    Some(align as u64),
+    Some(size as u64)
+);
 
 /// A block of the bootstrap arena is never reused; a libc without the sized functions has free.
 ///
