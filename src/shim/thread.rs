@@ -168,10 +168,11 @@ fn make_room_undisturbed(slot: &'static Slot, len: usize, nested: bool) -> Made 
     }
     match flush::flush(slot, Reach::All) {
         Ok(true) => {
-            log::note_resumed(slot);
-            if let Some(larger) = pool::enlarge(slot) {
+            let larger = pool::enlarge(slot);
+            if let Some(larger) = larger {
                 settle(larger);
             }
+            log::note_resumed(larger.unwrap_or(slot));
             Made {
                 room: true,
                 fresh: None,

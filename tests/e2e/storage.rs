@@ -1,6 +1,7 @@
 //! The log's place fails, or the program meddles with descriptors: the program runs on as it would, and the log says what it
 //! lacks.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
@@ -95,7 +96,51 @@ fn a_program_that_uses_up_its_descriptors_loses_no_event_it_has_room_for() {
     let recorded = record("no_descriptors", &[]);
     let log = recorded.log();
     assert_told_calls_are_logged(&recorded.told(), &log.lines);
-    assert!(number(log.end(), "lost") > 0, "{}", log.end());
+    let lost = number(log.end(), "lost");
+    assert!(lost > 0, "{}", log.end());
+    assert_eq!(missing(&log), lost, "{}", log.end());
+    let said: u64 = log.ops("resumed").map(|line| number(line, "lost")).sum();
+    assert_eq!(said, lost);
+    assert_eq!(log.ops("stopped").count(), log.ops("resumed").count());
+}
+
+#[test]
+fn the_lines_about_a_stop_survive_a_sudden_end() {
+    let recorded = record("no_descriptors", &["killed"]);
+    let log = recorded.log().path;
+    let mut tail = log.clone().into_os_string();
+    tail.push(".tail");
+    let lost = std::fs::read(tail).expect("a killed process leaves its tail")[88..96].to_vec();
+    let lost = u64::from_le_bytes(lost.try_into().expect("eight bytes"));
+    let events = remains(&log);
+    let missing = |thread: &BTreeMap<u64, Value>| {
+        let last = thread.keys().next_back().copied().unwrap_or_default();
+        last - thread.len() as u64
+    };
+    assert_eq!(events.values().map(missing).sum::<u64>(), lost);
+    let stops = |op| {
+        let all = events.values().flat_map(BTreeMap::values);
+        all.filter(|line| line["op"] == op).count()
+    };
+    assert_eq!((stops("stopped"), stops("resumed")), (1, 1));
+}
+
+/// How many numbers of events are missing in a log, up to the last that its block lines and its end vouch for.
+fn missing(log: &Log) -> u64 {
+    let mut last: BTreeMap<u64, u64> = BTreeMap::new();
+    let mut found = 0;
+    for block in log.ops("block") {
+        let (n, events) = (number(block, "n"), number(block, "events"));
+        let last = last.entry(number(block, "thread")).or_default();
+        *last = (n + events - 1).max(*last);
+        found += events;
+    }
+    for open in log.end()["open"].as_array().expect("a list") {
+        let [thread, n] = [0, 1].map(|at| open[at].as_u64().expect("a number"));
+        let last = last.entry(thread).or_default();
+        *last = n.max(*last);
+    }
+    last.values().sum::<u64>() - found
 }
 
 #[test]
