@@ -20,7 +20,7 @@ pub struct Event {
     pub t: u64,
     /// Nanoseconds that a call which releases and acquires took; 0 for all others.
     pub dt: u64,
-    /// The kernel's thread id; 0 when the line leaves it out (the reader then fills in the pid).
+    /// The kernel's thread id, that of the line's block; 0 when the line stands in none.
     pub tid: u32,
     /// The call stack, 0 when stacks are off.
     pub stack: StackId,

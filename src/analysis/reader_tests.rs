@@ -252,6 +252,27 @@ fn a_log_without_block_lines_is_read_in_the_order_of_the_file() {
 }
 
 #[test]
+fn a_lines_thread_is_its_blocks_and_unknown_outside_of_blocks() {
+    struct Tids(Vec<u32>);
+    impl Visitor for Tids {
+        fn step(&mut self, step: &Step, _: &Change, _: &Memory) {
+            self.0.push(step.event.tid);
+        }
+    }
+    let tids = |text: &[u8]| {
+        let place = Place::new();
+        let log = Log::open(&place.write(text)).expect("a log");
+        let mut tids = Tids(Vec::new());
+        replay(&log, &mut tids).expect("readable");
+        tids.0
+    };
+    let (first, second) = (malloc(10, 1, 0x10), malloc(20, 1, 0x20));
+    let whole = [block(1, 1, &[&first], ""), block(2, 1, &[&second], "")].concat();
+    assert_eq!(tids(whole.as_bytes()), [PID, PID + 1]);
+    assert_eq!(tids(format!("{first}\n{second}\n").as_bytes()), [0, 0]);
+}
+
+#[test]
 fn a_filtered_log_that_kept_its_block_lines_is_still_in_the_order_of_time() {
     let mut log = TestLog::new("");
     log.block(

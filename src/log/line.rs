@@ -211,12 +211,6 @@ impl<'a> Line<'a> {
         }
     }
 
-    /// Appends a ready-made fragment of at most 32 bytes, such as a thread's `,"tid":4711`.
-    #[inline]
-    pub fn fragment(&mut self, bytes: &[u8; 32], len: usize) {
-        self.piece(bytes, len);
-    }
-
     /// Appends what a heap call's line holds behind its opening.
     pub fn body_of(&mut self, call: impl HeapCall) {
         let mut text: HeapText = [0; _];

@@ -91,7 +91,7 @@ pub(crate) fn take_another(tid: u32) -> Option<&'static Slot> {
 
 fn begin(slot: &'static Slot, tid: u32) -> Option<&'static Slot> {
     let stream = next_stream();
-    slot.begin(stream, tid, image::pid() as u32, 0);
+    slot.begin(stream, tid, 0);
     // Only now does a buffer vouch for the number: a reader misses one that nobody vouches for.
     image::word(control::STREAMS).fetch_max(stream, Release);
     Some(slot)
@@ -111,12 +111,7 @@ pub(crate) fn enlarge(from: &Slot) -> Option<&'static Slot> {
         .iter()
         .find(|slot| slot.size() as usize >= larger && take_free(slot, tid, pointer))
         .or_else(|| grow(tid, larger, 1))?;
-    slot.begin(
-        from.stream.load(Relaxed),
-        tid,
-        image::pid() as u32,
-        from.n(),
-    );
+    slot.begin(from.stream.load(Relaxed), tid, from.n());
     from.field(header::THREAD).store(0, Release);
     from.notify(RETIRED);
     Some(slot)

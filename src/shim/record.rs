@@ -124,21 +124,17 @@ fn aside(tag: &Tag, times: (u64, u64), build: &dyn Fn(&mut Line)) -> bool {
         return false;
     }
     let mut text = [0u8; MAX_BLOCK + MAX_EVENT];
-    let tid = sys::gettid();
     let Some(room) = text.get_mut(MAX_BLOCK..) else {
         return false;
     };
     let mut line = Line::whole(room, tag);
     build(&mut line);
-    if tid != image::pid() {
-        line.num(const { &memspy_log::key("tid") }, tid as u64);
-    }
     let Some(len) = line.finish() else {
         lose();
         return false;
     };
     let run = Run {
-        tid: tid as u64,
+        tid: sys::gettid() as u64,
         events: 1,
         times,
     };

@@ -2,8 +2,8 @@
 
 use crate::flush::{Block, MAX_BLOCK};
 use crate::record::{Run, write_aside, write_block};
-use crate::{clock, image, sys};
-use memspy_log::{Line, Tag, key};
+use crate::{clock, sys};
+use memspy_log::{Line, Tag};
 
 /// Lines under construction, with room for a block line before them.
 pub(crate) struct Scratch {
@@ -50,9 +50,6 @@ impl Scratch {
         };
         let mut line = Line::whole(room, tag);
         build(&mut line);
-        if self.tid != image::pid() {
-            line.num(const { &key("tid") }, self.tid as u64);
-        }
         let Some(len) = line.finish() else {
             return false;
         };

@@ -85,9 +85,6 @@ pub(crate) struct Slot {
     in_call: AtomicU32,
     /// A time whose last eight digits are zeros, and its other digits: see [`Digits::split`].
     time_digits: LocalPair,
-    /// `,"tid":4711` or nothing.
-    tid_text: [AtomicU64; 4],
-    tid_text_len: AtomicUsize,
     /// The reallocarray call under way: its pointer, its size in bytes, and 1 while there is one.
     folded: [AtomicUsize; 3],
     /// Thread id of the owner in the low half, 0: free; [`CLAIMING`]; above it the number of claims.
@@ -113,8 +110,6 @@ impl Slot {
             attention: AtomicU32::new(0),
             in_call: AtomicU32::new(0),
             time_digits: LocalPair::new(),
-            tid_text: [const { AtomicU64::new(0) }; 4],
-            tid_text_len: AtomicUsize::new(0),
             folded: [const { AtomicUsize::new(0) }; 3],
             owner: AtomicU64::new(0),
             thread_pointer: AtomicUsize::new(0),
@@ -197,7 +192,7 @@ impl Slot {
     }
 
     /// Begins a stream at event number `n` + 1 in an empty buffer.
-    pub(crate) fn begin(&self, stream: u64, tid: u32, image_pid: u32, n: u64) {
+    pub(crate) fn begin(&self, stream: u64, tid: u32, n: u64) {
         self.stream.store(stream, Relaxed);
         self.n.store(n, Relaxed);
         self.lost.store(0, Relaxed);
@@ -206,18 +201,6 @@ impl Slot {
         self.end_fold();
         self.active.store(0, Relaxed);
         self.reset_times();
-        let mut text = [0u8; 32];
-        let mut len = 0;
-        if tid != image_pid {
-            len = tid_text(tid, &mut text);
-        }
-        for (word, bytes) in self.tid_text.iter().zip(text.chunks_exact(8)) {
-            word.store(
-                u64::from_ne_bytes(bytes.try_into().unwrap_or_default()),
-                Relaxed,
-            );
-        }
-        self.tid_text_len.store(len, Relaxed);
         self.field32(header::TID).store(tid, Relaxed);
         self.field(header::FIRST_N).store(n + 1, Relaxed);
         self.field(header::TOP).store(HEADER_SIZE as u64, Relaxed);
@@ -329,10 +312,6 @@ impl Slot {
         let text = unsafe { core::slice::from_raw_parts_mut(room.first, MAX) };
         let mut line = Line::new(text, tag);
         build(&mut line);
-        let tid_len = self.tid_text_len.load(Relaxed);
-        if tid_len != 0 {
-            line.fragment(&self.tid_bytes(), tid_len);
-        }
         match line.finish() {
             Some(len) => self.commit(&room, MAX, len, times),
             None => self.give_up(&room, MAX),
@@ -414,15 +393,6 @@ impl Slot {
         }
     }
 
-    #[inline(always)]
-    fn tid_bytes(&self) -> [u8; 32] {
-        let mut bytes = [0; 32];
-        for (word, place) in self.tid_text.iter().zip(bytes.chunks_exact_mut(8)) {
-            place.copy_from_slice(&word.load(Relaxed).to_ne_bytes());
-        }
-        bytes
-    }
-
     /// A line that does not fit its room becomes blanks and a lost event.
     #[cold]
     fn give_up(&self, room: &Room, max: usize) -> Committed {
@@ -476,25 +446,6 @@ fn stretch(first: *mut u8, len: usize, max: usize) {
         first.add(max - 1).write_volatile(b'\n');
         compiler_fence(SeqCst);
         first.add(len - 1).write_volatile(b' ');
-    }
-}
-
-/// Writes `,"tid":4711` and answers its length.
-fn tid_text(tid: u32, text: &mut [u8; 32]) -> usize {
-    let mut room = [0u8; 96];
-    let mut line = Line::new(
-        &mut room,
-        const { &memspy_log::tag(memspy_log::Op::Malloc) },
-    );
-    let from = line.len();
-    line.num(const { &memspy_log::key("tid") }, u64::from(tid));
-    let to = line.len();
-    match (room.get(from..to), text.get_mut(..to - from)) {
-        (Some(source), Some(place)) => {
-            place.copy_from_slice(source);
-            to - from
-        }
-        _ => 0,
     }
 }
 

@@ -147,7 +147,7 @@ fn bare(line: &Value) -> Value {
 #[track_caller]
 pub(crate) fn assert_told_calls_are_logged(told: &[Value], lines: &[Value]) {
     let mut threads: HashMap<u64, Vec<Value>> = HashMap::new();
-    for call in calls(lines) {
+    for call in calls(&with_threads(lines)) {
         threads.entry(thread_of(&call)).or_default().push(call);
     }
     let mut places: HashMap<u64, usize> = HashMap::new();
@@ -160,6 +160,22 @@ pub(crate) fn assert_told_calls_are_logged(told: &[Value], lines: &[Value]) {
             None => panic!("not in the log, or not there after call {place}: {call}"),
         }
     }
+}
+
+/// The lines of a log with the thread of each, as FORMAT.md says it: that of the block line before. As in what programs
+/// tell, the first thread of the image is left out.
+fn with_threads(lines: &[Value]) -> Vec<Value> {
+    let mut lines = lines.to_vec();
+    let pid = lines[0]["pid"].clone();
+    let mut thread = pid.clone();
+    for line in &mut lines {
+        if line["op"] == "block" {
+            thread = line["tid"].clone();
+        } else if thread != pid {
+            line["tid"] = thread.clone();
+        }
+    }
+    lines
 }
 
 /// The thread that a line is about; 0 for the first of the image.

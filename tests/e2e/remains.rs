@@ -14,7 +14,8 @@ use crate::oracle::number;
 /// The events of each thread, by their number.
 pub(crate) type Events = BTreeMap<u64, BTreeMap<u64, Value>>;
 
-/// All events in a log and, when it is there, its tail.
+/// All events in a log and, when it is there, its tail. Each has the `tid` of its block or buffer, but for those of the
+/// image's first thread.
 ///
 /// # Panics
 /// When something is not as FORMAT.md has it.
@@ -33,12 +34,24 @@ pub(crate) fn remains(log: &Path) -> Events {
         }
     }
     let mut events = written(&text);
+    let first_line = text
+        .split(|byte| *byte == b'\n')
+        .next()
+        .expect("a first line");
+    let pid = serde_json::from_slice::<Value>(first_line).expect("a start line")["pid"].clone();
     for (thread, first, line) in pending {
         events
             .entry(thread)
             .or_default()
             .entry(first)
             .or_insert(line);
+    }
+    for line in events.values_mut().flat_map(BTreeMap::values_mut) {
+        if line["tid"] == pid {
+            line.as_object_mut()
+                .expect("a line is an object")
+                .remove("tid");
+        }
     }
     events
 }
@@ -86,7 +99,8 @@ fn fold(buffer: &[u8], text: &mut Vec<u8>, pending: &mut Vec<(u64, u64, Value)>)
     if from < 512 {
         from = 512;
     }
-    for line in committed(&buffer[from..top.max(from)]) {
+    for mut line in committed(&buffer[from..top.max(from)]) {
+        line["tid"] = u32_at(buffer, 8).into();
         pending.push((thread, n, line));
         n += 1;
     }
@@ -141,7 +155,8 @@ fn written(text: &[u8]) -> Events {
             "twice in the log: {block}"
         );
         let stream = events.entry(thread).or_default();
-        for (n, line) in (first..).zip(lines) {
+        for (n, mut line) in (first..).zip(lines) {
+            line["tid"] = block["tid"].clone();
             stream.insert(n, line);
         }
         at = end;

@@ -49,19 +49,17 @@ int main(int argc, char **argv) {
     int thread = 1 + event / 64 % THREADS; /* each thread runs for 64 events, then the next */
     time += 25;
     char *text = line(thread, time);
-    char tid[32] = "";
-    if (thread > 1) snprintf(tid, sizeof tid, ",\"tid\":%d", 100 + thread - 1);
     int release = taken - freed == live;
     uint64_t slot = (release ? freed : taken) % live;
     uint64_t address = 0x55550000 + slot * 4096;
     if (release) {
       buffers[thread].used += sprintf(
-          text, "{\"op\":\"free\",\"t\":%" PRIu64 ",\"ptr\":\"0x%" PRIx64 "\"%s}\n", time, address, tid);
+          text, "{\"op\":\"free\",\"t\":%" PRIu64 ",\"ptr\":\"0x%" PRIx64 "\"}\n", time, address);
       freed++;
     } else {
       buffers[thread].used += sprintf(
-          text, "{\"op\":\"malloc\",\"t\":%" PRIu64 ",\"size\":%" PRIu64 ",\"ptr\":\"0x%" PRIx64 "\"%s}\n", time,
-          16 + taken * 7919 % 2000, address, tid);
+          text, "{\"op\":\"malloc\",\"t\":%" PRIu64 ",\"size\":%" PRIu64 ",\"ptr\":\"0x%" PRIx64 "\"}\n", time,
+          16 + taken * 7919 % 2000, address);
       taken++;
     }
   }

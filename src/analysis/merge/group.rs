@@ -86,7 +86,7 @@ pub(super) struct Taker<'g> {
     events: &'g mut Vec<Event>,
     moments: &'g mut Vec<Moment>,
     seat: u32,
-    pid: u32,
+    tid: u32,
     from: u32,
     n: u32,
 }
@@ -95,7 +95,7 @@ impl Take for Taker<'_> {
     #[inline(always)]
     fn event(&mut self, mut event: Event) {
         if event.tid == 0 {
-            event.tid = self.pid;
+            event.tid = self.tid;
         }
         let kind = kind(&event);
         moments(self.moments, self.seat, self.records.len(), kind, &event);
@@ -159,13 +159,14 @@ impl Group {
     }
 
     /// The lines, and what takes the one of number `n` that begins at `from`: the event, and its
-    /// moments at a seat. A line without a `tid` is that of thread `pid`.
+    /// moments at a seat. `tid`: the thread of the block, that of a line which does not
+    /// name another (as no log of the shim does).
     #[inline(always)]
     pub(super) fn taker<'g>(
         &'g mut self,
         moments: &'g mut Vec<Moment>,
         seat: u32,
-        pid: u32,
+        tid: u32,
         n: u64,
         from: usize,
     ) -> (&'g [u8], Taker<'g>) {
@@ -174,7 +175,7 @@ impl Group {
             events: &mut self.events,
             moments,
             seat,
-            pid,
+            tid,
             from: from as u32,
             n: n.wrapping_sub(self.first_n) as u32,
         };

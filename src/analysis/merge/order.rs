@@ -253,11 +253,6 @@ impl<L: Borrow<Log>> Order<L> {
             .cut
             .as_ref()
             .map_or(u64::MAX, |cut| cut.last(block.thread));
-        // Without a first line, the thread's own number is the better guess.
-        let pid = match log.pid() {
-            0 => block.tid,
-            pid => pid,
-        };
         let mut n = block.n;
         let mut at = start;
         while at < end {
@@ -268,7 +263,7 @@ impl<L: Borrow<Log>> Order<L> {
             if n > cut {
                 break;
             }
-            let (text, mut taker) = group.taker(moments, seat, pid, n, at);
+            let (text, mut taker) = group.taker(moments, seat, block.tid, n, at);
             let (result, len) = decode::take_line(&text[at..], &mut taker);
             if let Err(why) = result {
                 bad_line(&mut self.damage, log, block, at - start, &why);

@@ -45,7 +45,10 @@ fn program(line: &mut Vec<u8>, start: &Start) -> io::Result<()> {
 
 fn whole(line: &mut Vec<u8>, step: &Step) -> io::Result<()> {
     let event = step.event;
-    write!(line, " {:>7}  ", event.tid)?;
+    match event.tid {
+        0 => write!(line, " {:>7}  ", "?")?,
+        tid => write!(line, " {tid:>7}  ")?,
+    }
     call(line, event)?;
     if event.dt > 0 {
         write!(line, "  in {} ns", event.dt)?;
