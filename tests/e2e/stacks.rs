@@ -115,7 +115,7 @@ fn gdb(program: &Path, directory: &TestDir, sizes: std::ops::Range<u64>) -> Vec<
     command
         .arg("-ex")
         .arg(format!("source {}", script.display()));
-    for line in ["handle SIGUSR1 nostop noprint pass", &at, "run"] {
+    for line in ["handle SIGUSR1 SIGALRM nostop noprint pass", &at, "run"] {
         command.args(["-ex", line]);
     }
     for _ in 0..200 {
@@ -175,7 +175,7 @@ fn frames_are_gdbs_for_every_kind_of_call() {
 
 #[test]
 fn frames_are_gdbs_for_stacks_of_every_shape() {
-    assert_gdbs(&compile("stack_shapes.cpp"), 41001..41007, 50);
+    assert_gdbs(&compile("stack_shapes.cpp"), 41001..41010, 59);
 }
 
 #[test]
@@ -183,8 +183,8 @@ fn frames_are_gdbs_without_frame_pointers() {
     let arguments = ["-O2", "-fomit-frame-pointer", "-fno-optimize-sibling-calls"];
     assert_gdbs(
         &compile_with("stack_shapes.cpp", &arguments),
-        41001..41007,
-        50,
+        41001..41010,
+        59,
     );
 }
 
@@ -252,12 +252,39 @@ fn no_hit_of_the_memo_is_mistaken_in_real_programs() {
 
 #[test]
 fn no_hit_of_the_memo_is_mistaken_on_stacks_of_every_shape() {
+    for (program, at_least) in [
+        ("stack_shapes.cpp", 10),
+        ("exceptions.cpp", 100),
+        ("host_unwinds.cpp", 10),
+        ("host_panics.rs", 10),
+    ] {
+        let directory = TestDir::new();
+        let checked = assert_no_mistake(&mut preloaded(compile(program), &directory), &directory);
+        assert!(checked > at_least, "{program}: {checked}");
+    }
+}
+
+#[test]
+fn no_hit_of_the_memo_is_mistaken_on_ways_that_stacks_seldom_take() {
+    let program = compile("stack_paths.c");
+    let library = |room: &str| compile_with("stack_library.c", &["-shared", "-fPIC", room]);
+    let libraries = [library("-DROOM=100"), library("-DROOM=300")];
+    for way in ["recursion", "jumps", "coroutines", "libraries"] {
+        let directory = TestDir::new();
+        let mut command = preloaded(&program, &directory);
+        let checked = assert_no_mistake(command.arg(way).args(&libraries), &directory);
+        assert!(checked > 50, "{way}: {checked}");
+    }
+}
+
+#[test]
+fn no_hit_of_the_memo_is_mistaken_in_a_rust_program() {
+    let logs = TestDir::new();
+    finish(preloaded(compile("exceptions.cpp"), &logs).env("MEMSPY_STACKS", "off")).success();
     let directory = TestDir::new();
-    let checked = assert_no_mistake(
-        &mut preloaded(compile("stack_shapes.cpp"), &directory),
-        &directory,
-    );
-    assert!(checked > 10, "{checked}");
+    let mut command = preloaded(env!("CARGO_BIN_EXE_memspy"), &directory);
+    let checked = assert_no_mistake(command.arg("summary").arg(logs.path()), &directory);
+    assert!(checked > 100, "{checked}");
 }
 
 #[test]
@@ -361,9 +388,11 @@ fn settings_choose_how_stacks_are_followed() {
 
 #[test]
 fn the_hosts_own_unwinders_see_what_they_saw() {
-    let program = compile("host_unwinds.cpp");
-    let plain = finish(&mut clean(&program)).success();
-    let directory = TestDir::new();
-    let under_shim = finish(&mut preloaded(&program, &directory)).success();
-    assert_eq!(plain.stdout(), under_shim.stdout());
+    for program in ["host_unwinds.cpp", "host_panics.rs"] {
+        let program = compile(program);
+        let plain = finish(&mut clean(&program)).success();
+        let directory = TestDir::new();
+        let under_shim = finish(&mut preloaded(&program, &directory)).success();
+        assert_eq!(plain.stdout(), under_shim.stdout());
+    }
 }

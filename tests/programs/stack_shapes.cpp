@@ -1,13 +1,17 @@
 // Blocks of sizes 41001 and up, each asked for on a stack of another shape: an alloca of changing size, a realigned
 // frame, a signal handler on the interrupted stack and on one of its own, a coroutine, a destructor that an exception
-// runs, a library that was bound lazily. All are freed. Prints how many there were.
+// runs, a library that was bound lazily, an inlined function, a function that was jumped to, a handler that struck in
+// the kernel's own library (vdso). All are freed. Prints how many there were.
 #include <alloca.h>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <stdexcept>
+#include <sys/auxv.h>
 #include <sys/mman.h>
+#include <sys/time.h>
+#include <ctime>
 #include <ucontext.h>
 
 static void *volatile kept;
@@ -76,6 +80,46 @@ static void __attribute__((noinline)) thrower(int depth) {
     thrower(depth - 1);
 }
 
+static inline void __attribute__((always_inline)) inlined() { grab(41007); }
+
+static int __attribute__((noinline)) holder(int value) {
+    inlined();
+    return value + blocks;
+}
+
+extern "C" int __attribute__((noinline, used)) jumped_to() {
+    grab(41008);
+    return blocks;
+}
+
+// A call in tail position, as compilers make them: its frame is gone when `jumped_to` runs.
+extern "C" int leap();
+asm(".text\n.type leap, @function\nleap:\n.cfi_startproc\njmp jumped_to\n.cfi_endproc\n.size leap, . - leap\n");
+
+static volatile sig_atomic_t struck_in_vdso;
+
+static void tick(int, siginfo_t *, void *context) {
+    auto *registers = static_cast<ucontext_t *>(context)->uc_mcontext.gregs;
+    unsigned long vdso = getauxval(AT_SYSINFO_EHDR), at = registers[REG_RIP];
+    // It has one page or two of code, all of it behind its headers.
+    if (struck_in_vdso < 3 && at > vdso && at - vdso < 8192) {
+        struck_in_vdso++;
+        grab(41009);
+    }
+}
+
+static void __attribute__((noinline)) struck_in_the_kernels_library() {
+    struct sigaction action = {};
+    action.sa_sigaction = tick;
+    action.sa_flags = SA_SIGINFO;
+    sigaction(SIGALRM, &action, nullptr);
+    itimerval often = {{0, 2000}, {0, 2000}}, never = {};
+    setitimer(ITIMER_REAL, &often, nullptr);
+    timespec now;
+    while (struck_in_vdso < 3) clock_gettime(CLOCK_MONOTONIC, &now);
+    setitimer(ITIMER_REAL, &never, nullptr);
+}
+
 int main() {
     for (int round = 0; round < 3; round++) {
         for (int size = 100; size < 5000; size += 1000) varying(size);
@@ -95,7 +139,10 @@ int main() {
         } catch (const std::exception &) {
             grab(41006);
         }
+        holder(round);
+        if (leap() < 0) return 1;
     }
+    struck_in_the_kernels_library();
     printf("%d\n", blocks);
     return 0;
 }

@@ -1,4 +1,4 @@
-//! The C and C++ programs of `tests/programs`, compiled when a test asks for them.
+//! The C, C++ and Rust programs of `tests/programs`, compiled when a test asks for them.
 
 use std::collections::HashMap;
 use std::fs;
@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use super::{clean, finish, repository, scratch};
 
-/// Compiles `tests/programs/NAME` (`.c` or `.cpp`) without optimisation, once in a run, and returns the program.
+/// Compiles `tests/programs/NAME` (`.c`, `.cpp` or `.rs`) without optimisation, once in a run, and returns the program.
 ///
 /// Without optimisation because compilers delete pairs of malloc and free that nobody looks at.
 pub(crate) fn compile(name: &str) -> PathBuf {
@@ -30,12 +30,16 @@ pub(crate) fn compile_with(name: &str, arguments: &[&str]) -> PathBuf {
 
 fn build(name: &str, arguments: &[&str], key: &str) -> PathBuf {
     let source = repository().join("tests/programs").join(name);
-    let (stem, compiler) = match name.strip_suffix(".cpp") {
-        Some(stem) => (stem, "c++"),
-        None => (
-            name.strip_suffix(".c").expect("a program is .c or .cpp"),
-            "cc",
-        ),
+    let (stem, language) = name.rsplit_once('.').expect("a source has a suffix");
+    let compiler = match language {
+        "c" => "cc",
+        "cpp" => "c++",
+        "rs" => "rustc",
+        _ => panic!("no compiler for {name}"),
+    };
+    let usual: &[&str] = match language {
+        "rs" => &["--edition=2024", "-Cdebuginfo=2"],
+        _ => &["-O0", "-g", "-Wall", "-pthread"],
     };
     // Each variant has a directory, so that a program keeps its name.
     let variant: String = key
@@ -48,7 +52,8 @@ fn build(name: &str, arguments: &[&str], key: &str) -> PathBuf {
     let fresh = directory.join(format!("{stem}.{}", std::process::id()));
     let mut command = clean(compiler);
     command
-        .args(["-O0", "-g", "-Wall", "-pthread", "-o"])
+        .args(usual)
+        .arg("-o")
         .arg(&fresh)
         .arg(&source)
         .args(arguments);
