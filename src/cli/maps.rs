@@ -91,7 +91,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
 fn in_memory(total: &Total) -> String {
     match total.resident_unknown {
         0 => bytes(total.resident),
-        unknown if unknown == total.ranges => "?".to_string(),
+        _ if total.resident == 0 => "?".to_string(),
         _ => format!("\u{2265} {}", bytes(total.resident)),
     }
 }

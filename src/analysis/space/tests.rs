@@ -19,6 +19,27 @@ fn log(threads: &[&[String]]) -> Log {
     Log::open(&path).expect("a log")
 }
 
+#[test]
+fn a_timeline_changes_at_the_moment_of_the_call() {
+    let log = log(&[&[
+        malloc(1_000, 0x10, 5),
+        brk(200_000, 0x1000, 0x22000),
+        malloc(300_000, 0x20, 5),
+        mmap(400_000, 0x50000, 8192, ANONYMOUS),
+        munmap(500_000, 0x50000, 4096),
+    ]]);
+    let mut line = super::Timeline::default();
+    let outcome = replay(&log, &mut line).expect("the log can be read");
+    line.finish(&outcome.memory);
+    let held = |point: &super::Point| (point.t, point.held, point.mapped);
+    let points: Vec<_> = line.points.iter().map(held).collect();
+    assert_eq!(points[0], (1_000, 0, 0));
+    assert_eq!(points[1], (200_000, 0x21000, 0));
+    assert_eq!(points[2], (300_000, 0x21000, 0));
+    assert_eq!(points[3], (400_000, 0x21000, 8192));
+    assert_eq!(points[4], (500_000, 0x21000, 4096));
+}
+
 fn view(threads: &[&[String]], moment: Moment) -> View {
     View::read(&log(threads), moment).expect("the log can be read")
 }

@@ -1,7 +1,7 @@
 //! How much memory there was at which time.
 
 use super::account::Space;
-use crate::event::{Via, What};
+use crate::event::What;
 use crate::log::Log;
 use crate::merge::Step;
 use crate::model::{Change, Memory, Peak};
@@ -37,7 +37,8 @@ pub struct Timeline {
     /// The last event.
     pub end: u64,
     span: u64,
-    changed: bool,
+    /// Bytes in heaps of thread arenas.
+    arenas: u64,
     space: Space,
 }
 
@@ -50,7 +51,7 @@ impl Default for Timeline {
             peak: Peak::default(),
             end: 0,
             span: 1024,
-            changed: true,
+            arenas: 0,
             space: Space::default(),
         }
     }
@@ -60,16 +61,18 @@ impl Visitor for Timeline {
     fn begin(&mut self, log: &Log, memory: &Memory) {
         self.space.begin(log, memory);
         self.resident = log.resident().to_vec();
+        self.arenas = arenas(memory);
     }
 
     #[inline]
     fn step(&mut self, step: &Step, change: &Change, memory: &Memory) {
+        let mut rare = false;
         match &step.event.what {
             What::Alloc(_) | What::Free(_) | What::Realloc(_) => {}
             What::Mark { name, .. } => self.marks.push((step.time, name.clone())),
             _ => {
                 self.space.step(step, change, memory);
-                self.changed = true;
+                rare = true;
             }
         }
         self.end = step.time;
@@ -78,7 +81,13 @@ impl Visitor for Timeline {
             Some(point) if point.t / self.span == step.time / self.span => {
                 point.in_use = point.in_use.max(in_use);
             }
-            _ => self.next(step.time, in_use, memory),
+            _ => self.next(step.time, in_use),
+        }
+        if rare || self.points.len() == 1 {
+            if let What::Arena(_) = &step.event.what {
+                self.arenas = arenas(memory);
+            }
+            self.fill(memory);
         }
     }
 }
@@ -86,7 +95,6 @@ impl Visitor for Timeline {
 impl Timeline {
     /// Takes in what is known at the end of the log. Call it after the last event.
     pub fn finish(&mut self, memory: &Memory) {
-        self.close(memory);
         self.peak = memory.heap.peak();
         let snapshots = self.space.accounts.iter();
         let known = snapshots.filter_map(|account| Some((account.t, account.resident?)));
@@ -94,8 +102,7 @@ impl Timeline {
         self.resident.sort_unstable();
     }
 
-    fn next(&mut self, t: u64, in_use: u64, memory: &Memory) {
-        self.close(memory);
+    fn next(&mut self, t: u64, in_use: u64) {
         if self.points.len() >= MOST_POINTS {
             self.halve();
         }
@@ -107,27 +114,15 @@ impl Timeline {
         });
     }
 
-    /// Fills in what holds at the end of the last span.
-    fn close(&mut self, memory: &Memory) {
-        if !std::mem::take(&mut self.changed) {
-            return;
-        }
-        let (mut held, mut mapped) = (0u64, 0u64);
-        for (from, mapping) in memory.mappings.iter() {
-            let bytes = mapping.end - from;
-            match mapping.via {
-                Some(Via::Call(_) | Via::Several | Via::Other) => {
-                    held = held.saturating_add(bytes);
-                }
-                None => mapped = mapped.saturating_add(bytes),
-            }
-        }
-        let brk = memory.mappings.brk();
-        let heap = brk.map_or(0, |brk| brk.now.saturating_sub(brk.first));
-        let arenas = memory.mappings.arenas().map(|arena| arena.size);
-        held = arenas.chain([heap]).fold(held, u64::saturating_add);
+    /// Fills in what holds after the last step of the last span so far.
+    fn fill(&mut self, memory: &Memory) {
+        let mappings = &memory.mappings;
+        let heap = mappings.brk();
+        let heap = heap.map_or(0, |brk| brk.now.saturating_sub(brk.first));
+        let own = mappings.by_malloc().bytes;
         if let Some(point) = self.points.last_mut() {
-            (point.held, point.mapped) = (held, mapped);
+            point.held = own.saturating_add(heap).saturating_add(self.arenas);
+            point.mapped = mappings.by_program().bytes;
         }
     }
 
@@ -147,4 +142,10 @@ impl Timeline {
         }
         self.points = kept;
     }
+}
+
+/// Bytes in heaps of thread arenas.
+fn arenas(memory: &Memory) -> u64 {
+    let sizes = memory.mappings.arenas().map(|arena| arena.size);
+    sizes.fold(0, u64::saturating_add)
 }
