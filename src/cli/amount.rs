@@ -30,6 +30,12 @@ pub(crate) fn count(count: u64) -> String {
     out
 }
 
+/// `1 range`, `2,000 ranges`.
+pub(crate) fn ranges(number: u64) -> String {
+    let noun = if number == 1 { "range" } else { "ranges" };
+    format!("{} {noun}", count(number))
+}
+
 /// `12.3%`; a dash where there is no whole.
 pub(crate) fn percent(part: u64, whole: u64) -> String {
     if whole == 0 {
@@ -54,6 +60,11 @@ mod tests {
         for (size, shown) in cases {
             assert_eq!(bytes(size), shown);
         }
+    }
+
+    #[test]
+    fn one_range_is_not_ranges() {
+        assert_eq!([ranges(1), ranges(1000)], ["1 range", "1,000 ranges"]);
     }
 
     #[test]

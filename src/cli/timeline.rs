@@ -20,8 +20,8 @@ const LINES: usize = 30;
 
 /// Show memory over time.
 ///
-/// In use: live blocks. Held: what malloc has from the kernel for them. Mapped: what the program mapped itself.
-/// Resident: what is in memory, of everything, as far as the log tells.
+/// Live blocks: what the program asked malloc for and has not freed. Malloc holds: what malloc has from the kernel for
+/// them. Mapped: what the program mapped itself. In memory: the resident bytes of everything, as last known.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -79,7 +79,7 @@ fn table(title: &str, line: &Timeline) -> String {
     )];
     rows.push(format!(
         "{:>12} {:>12} {:>12} {:>12} {:>12}",
-        "time", "in use", "held", "mapped", "resident"
+        "time", "live blocks", "malloc holds", "mapped", "in memory"
     ));
     let step = line.points.len().div_ceil(LINES).max(1);
     for span in line.points.chunks(step) {

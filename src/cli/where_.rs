@@ -60,6 +60,9 @@ fn address(text: &str) -> Result<Address, String> {
     }
 }
 
+/// A block in another range is no neighbour when it is further away.
+const NEAR: u64 = 1 << 20;
+
 /// What was found.
 struct Found {
     address: Address,
@@ -138,11 +141,15 @@ impl Found {
             self.life(out, life)?;
         }
         for (side, neighbour) in ["below", "above"].iter().zip(&self.neighbours) {
-            if let Some((at, block)) = neighbour {
+            if let Some((at, block)) = neighbour
+                && let away = self.distance(*at, block)
+                && (away < NEAR || self.in_one_range(*at))
+            {
                 let by = self.by(block.stack);
                 writeln!(
                     out,
-                    "Nearest live block {side}: {at:#x}, {} by {} at {}{by}",
+                    "Nearest live block {side}, {} away: {at:#x}, {} by {} at {}{by}",
+                    bytes(away),
                     bytes(block.size),
                     block.op.name(),
                     time(block.t)
@@ -167,6 +174,21 @@ impl Found {
             )?;
         }
         Ok(())
+    }
+
+    /// Bytes between the address and a block.
+    fn distance(&self, at: Address, block: &LiveBlock) -> u64 {
+        if at > self.address {
+            at - self.address
+        } else {
+            self.address.saturating_sub(at.saturating_add(block.size))
+        }
+    }
+
+    /// Whether a block lies in the address's range.
+    fn in_one_range(&self, at: Address) -> bool {
+        let range = self.picture.at(self.address);
+        range.is_some_and(|row| (row.from..row.to).contains(&at))
     }
 
     fn range(&self, out: &mut String) -> std::fmt::Result {

@@ -137,23 +137,27 @@ pub(super) fn asked(asked: &Asked) -> String {
 pub(super) fn why(chapter: &Chapter) -> String {
     match chapter.reason {
         Reason::FirstHeap { chunk } => format!(
-            "malloc had no heap segment yet. It moves the break by what it needs (a chunk of {chunk} bytes, or 656 for \
+            "malloc had no heap segment yet. It moves the break by what it needs (a chunk of {} bytes, or 656 for \
              the thread's block cache, which comes first) plus 32, plus 128 KiB in advance (M_TOP_PAD), rounded up to \
-             pages, so that the next calls need no system call: even malloc(1) takes 33 pages."
+             pages, so that the next calls need no system call: even malloc(1) takes 33 pages.",
+            count(chunk)
         ),
         Reason::TopTooSmall { chunk } => format!(
-            "No free chunk holds {chunk} bytes, and the rest at the top of the heap is too small. The break moves by \
-             the chunk plus 32 plus 128 KiB in advance (M_TOP_PAD), less that rest, rounded up to pages."
+            "No free chunk holds {} bytes, and the rest at the top of the heap is too small. The break moves by \
+             the chunk plus 32 plus 128 KiB in advance (M_TOP_PAD), less that rest, rounded up to pages.",
+            count(chunk)
         ),
         Reason::OtherGrowth { chunk } => format!(
-            "The chunk of {chunk} bytes did not fit. The break moved by another amount than malloc's usual rule \
-             (chunk + 32 + 128 KiB - rest) gives: somebody else had moved it, or M_TOP_PAD was changed."
+            "The chunk of {} bytes did not fit. The break moved by another amount than malloc's usual rule \
+             (chunk + 32 + 128 KiB - rest) gives: somebody else had moved it, or M_TOP_PAD was changed.",
+            count(chunk)
         ),
         Reason::Mapped { chunk, threshold } => mapped(chapter, chunk, threshold),
         Reason::MappedBelow { chunk, threshold } => format!(
-            "The chunk of {chunk} bytes is below the mmap threshold of {} that follows from this log, and got a \
+            "The chunk of {} bytes is below the mmap threshold of {} that follows from this log, and got a \
              mapping all the same: the threshold was lowered (mallopt, MALLOC_MMAP_THRESHOLD_), or the heap could not \
              grow.",
+            count(chunk),
             bytes(threshold)
         ),
         Reason::Unmapped { chunk, moved } => unmapped(chunk, moved),

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use memspy_analysis::space::{Account, Cause, Chapter};
 
 use super::{Args, Told, limit, prose};
-use crate::amount::{bytes, count};
+use crate::amount::{bytes, count, ranges};
 use crate::callers::Callers;
 use crate::one_log::time;
 
@@ -162,10 +162,15 @@ fn unseen(out: &mut String, account: &Account) {
             time(account.t)
         ),
     );
-    for (cause, ranges, size) in causes {
+    for (cause, number, size) in causes {
         line(
             out,
-            format_args!("   {}: {} in {ranges} ranges", cause.words(), bytes(size)),
+            format_args!(
+                "   {}: {} in {}",
+                cause.words(),
+                bytes(size),
+                ranges(number as u64)
+            ),
         );
     }
 }

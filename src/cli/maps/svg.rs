@@ -6,7 +6,7 @@ use memspy_analysis::printable;
 use memspy_analysis::space::{Kind, Moment, Picture, Row};
 
 use super::{in_memory, moment_words};
-use crate::amount::{bytes, count};
+use crate::amount::{bytes, count, ranges as range_count};
 use crate::drawing::{STYLE, shorten, shorten_path, xml};
 
 const WIDTH: u64 = 1000;
@@ -87,11 +87,10 @@ fn kinds(out: &mut String, mut y: u64, picture: &Picture) -> u64 {
         let x = LEFT + column * (WIDTH - 2 * LEFT) / 2;
         rect(out, (x as f64, y - 11), (12.0, 12), *kind);
         let label = format!(
-            "{}: {} in {} {}, {} in memory",
+            "{}: {} in {}, {} in memory",
             kind.words(),
             bytes(total.size),
-            count(total.ranges),
-            if total.ranges == 1 { "range" } else { "ranges" },
+            range_count(total.ranges),
             in_memory(total)
         );
         text(out, x + 18, y, "", &label);

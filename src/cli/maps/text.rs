@@ -6,7 +6,7 @@ use memspy_analysis::printable;
 use memspy_analysis::space::{Account, Fragments, Kind, Perms, Picture, Row, View};
 
 use super::{Args, in_memory, moment_words};
-use crate::amount::{bytes, count};
+use crate::amount::{bytes, count, ranges};
 use crate::callers::Callers;
 use crate::one_log::time;
 
@@ -57,8 +57,8 @@ fn head(out: &mut String, picture: &Picture) {
     line(
         out,
         format_args!(
-            "{} ranges, {} of address space, {snapshot}",
-            count(total.ranges),
+            "{}, {} of address space, {snapshot}",
+            ranges(total.ranges),
             bytes(total.size)
         ),
     );
@@ -257,15 +257,15 @@ fn accounts(out: &mut String, accounts: &[Account]) {
         line(
             out,
             format_args!(
-                "\nSnapshot `{when}` ({}) against the recorded calls: {} ranges differ, {unexplained} unexplained.",
+                "\nSnapshot `{when}` ({}) against the recorded calls: {} not as expected, {unexplained} unexplained.",
                 time(account.t),
-                account.differences.len(),
+                ranges(account.differences.len() as u64),
             ),
         );
-        for (cause, ranges, size) in account.by_cause() {
+        for (cause, number, size) in account.by_cause() {
             line(
                 out,
-                format_args!("  {ranges:>4} {:>10}  {}", bytes(size), cause.words()),
+                format_args!("  {number:>4} {:>10}  {}", bytes(size), cause.words()),
             );
         }
         for difference in account.unexplained() {
