@@ -45,7 +45,11 @@ fn a_signal_that_kills_the_program_kills_memspy_too() {
         libc::SIGINT,
         libc::SIGPIPE,
     ] {
-        shell(&dir, &format!("kill -{signal} $$")).killed_by(signal);
+        // A job in the background of a shell without job control inherits that SIGINT is ignored.
+        let script = format!("kill -{signal} $$");
+        let mut command = run(&dir);
+        command.args(["env", "--default-signal", "sh", "-c", &script]);
+        finish(&mut command).killed_by(signal);
     }
     assert!(
         !dir.names().iter().any(|name| name.starts_with("core")),

@@ -45,10 +45,14 @@ fn threads_signals_descriptors_limits_and_environment_stay_as_they_are() {
     let work = TestDir::on_tmpfs();
     let logs = TestDir::on_tmpfs();
     let run = |preload: &Path| {
-        let mut command = clean(compile("host_state.c"));
+        // By way of a shell: a new process's table of descriptors is as large as its parent's highest descriptor needs,
+        // and that of these tests, which run at the same time, is now this and now that.
+        let mut command = clean("sh");
         command
+            .args(["-c", "LD_PRELOAD=$1 \"$0\"; exit $?"])
+            .arg(compile("host_state.c"))
+            .arg(preload)
             .current_dir(work.path())
-            .env("LD_PRELOAD", preload)
             .env("MEMSPY_LOG", format!("{}/", logs.path().display()));
         finish(&mut command).success()
     };
@@ -61,6 +65,7 @@ fn threads_signals_descriptors_limits_and_environment_stay_as_they_are() {
         but_the_preload(plain.stdout()),
         but_the_preload(recorded.stdout())
     );
+    assert_eq!(logs.names().len(), 1, "it was recorded");
     assert_eq!(recorded.stderr(), "");
 }
 

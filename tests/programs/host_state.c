@@ -9,7 +9,7 @@
 #include <sys/resource.h>
 
 static void status(void) {
-  static const char *const lines[] = {"Threads:", "SigQ:", "SigPnd:", "ShdPnd:", "SigBlk:", "SigIgn:", "SigCgt:",
+  static const char *const lines[] = {"Threads:", "SigPnd:", "ShdPnd:", "SigBlk:", "SigIgn:", "SigCgt:",
                                       "Umask:", "NoNewPrivs:", "Seccomp:", "CapEff:", "FDSize:", "TracerPid:"};
   FILE *file = fopen("/proc/self/status", "r");
   char line[512];
