@@ -105,6 +105,11 @@ pub(crate) fn start() -> bool {
                 b"; this program is not recorded",
             ]);
         }
+        if errno.0 != 0 {
+            // A log that was begun says, by its tail, that nothing follows.
+            image::word32(control::STOP_ERRNO).store(errno.0 as u32, Relaxed);
+            image::word32(control::STATE).store(state::STOPPED, Relaxed);
+        }
         image::detach();
         image::set_state(image::OFF);
     }

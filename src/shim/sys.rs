@@ -102,15 +102,19 @@ pub(crate) fn close(fd: i32) {
     let _ = unsafe { call!(SYS_close, fd) };
 }
 
+/// How often an interrupted call is made again. A sandbox or a file system may interrupt every one of them.
+const TRIES: u32 = 16;
+
 /// Reads at the descriptor's position.
 pub(crate) fn read(fd: i32, buf: &mut [u8]) -> Result<usize> {
-    loop {
+    for _ in 0..TRIES {
         // SAFETY: the kernel writes at most `buf.len()` bytes into `buf`.
         let answer = unsafe { call!(SYS_read, fd, buf.as_mut_ptr(), buf.len()) };
         if answer != Err(Errno(libc::EINTR)) {
             return answer;
         }
     }
+    Err(Errno(libc::EINTR))
 }
 
 /// Writes at the descriptor's position, once.
@@ -125,6 +129,7 @@ pub(crate) fn write(fd: i32, bytes: &[u8]) -> Result<usize> {
 /// `from` must point to `len` readable bytes. They may change meanwhile.
 pub(crate) unsafe fn pwrite_all(fd: i32, from: *const u8, len: usize, offset: u64) -> Result<()> {
     let mut done = 0;
+    let mut tries = TRIES;
     while done < len {
         // SAFETY: the caller vouches for the bytes, of which this is the rest.
         let answer = unsafe {
@@ -139,7 +144,7 @@ pub(crate) unsafe fn pwrite_all(fd: i32, from: *const u8, len: usize, offset: u6
         match answer {
             Ok(0) => return Err(Errno(libc::EIO)),
             Ok(written) => done += written,
-            Err(Errno(libc::EINTR)) => {}
+            Err(Errno(libc::EINTR)) if tries > 0 => tries -= 1,
             Err(errno) => return Err(errno),
         }
     }
@@ -177,13 +182,14 @@ pub(crate) fn fchmod(fd: i32, mode: u32) -> Result<()> {
 
 /// Preallocates the first `len` bytes of a file, so that storing into its mapping can't fail.
 pub(crate) fn fallocate(fd: i32, offset: u64, len: u64) -> Result<()> {
-    loop {
+    for _ in 0..TRIES {
         // SAFETY: takes no pointers.
         match unsafe { call!(SYS_fallocate, fd, 0, offset, len) } {
             Err(Errno(libc::EINTR)) => {}
             answer => return answer.map(|_| ()),
         }
     }
+    Err(Errno(libc::EINTR))
 }
 
 /// Removes a name.

@@ -5,6 +5,7 @@
    `_fork`, `clone`, and the ends `return`, `_exit`, `quick_exit`, `execve`, `failing_execve`. */
 #define _GNU_SOURCE
 #include <fcntl.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -164,6 +165,7 @@ int main(int argc, char **argv) {
   shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
   if (fd < 0 || shared == MAP_FAILED) return 94;
   close(fd);
+  mallopt(M_TOP_PAD, 64 << 20); /* the heap grows once, so that a call is one line */
   struct sigaction action = {.sa_handler = handler, .sa_flags = SA_NODEFER};
   sigaction(SIGUSR1, &action, NULL);
   const char *scenario = argv[1];

@@ -206,7 +206,7 @@ fn at_start(plan: &Plan, sample: Sample) -> Tally {
 
 /// The first call that finds the buffer full.
 const FLUSH: Plan = Plan {
-    quiet: 200,
+    quiet: 100,
     ..Plan::calls("malloc")
 };
 

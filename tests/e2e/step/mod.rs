@@ -5,6 +5,8 @@
 
 mod death;
 mod interrupt;
+mod refusal;
+mod refuser;
 mod target;
 mod tracee;
 mod witness;

@@ -1,4 +1,4 @@
-//! A process that stops where its tracer wants it to: ptrace(2), and nothing else here is unsafe.
+//! A process or thread that stops where its tracer wants it to, by ptrace(2).
 
 use std::fs;
 use std::io;
