@@ -34,24 +34,21 @@ pub struct View {
 }
 
 impl View {
-    /// Reads a log to its end and takes a picture at `moment`. The peak takes two readings.
+    /// Reads a log to its end and takes a picture at `moment`. For the peak it is read once more, up
+    /// to there.
     ///
     /// # Errors
     /// When the log can't be read.
     pub fn read(log: &Log, moment: Moment) -> Result<View, Error> {
-        let peak = if moment == Moment::Peak {
-            let peak = replay(log, &mut Nothing)?.memory.heap.peak();
-            Some((peak.t, peak.level.bytes))
-        } else {
-            None
-        };
-        let mut watch = Watch {
-            moment,
-            peak,
-            space: Space::default(),
-            picture: None,
-        };
+        let mut watch = Watch::new(moment);
         let outcome = replay(log, &mut watch)?;
+        if moment == Moment::Peak {
+            let peak = outcome.memory.heap.peak();
+            let mut again = Watch::new(moment);
+            again.peak = Some((peak.t, peak.level.bytes));
+            replay(log, &mut again)?;
+            watch.picture = again.picture;
+        }
         let picture = watch
             .picture
             .unwrap_or_else(|| Picture::at_end(&watch.space, &outcome));
@@ -63,20 +60,23 @@ impl View {
     }
 }
 
-/// A visitor that looks at nothing: the replay counts by itself.
-struct Nothing;
-
-impl Visitor for Nothing {
-    #[inline]
-    fn step(&mut self, _: &Step, _: &Change, _: &Memory) {}
-}
-
 struct Watch {
     moment: Moment,
-    /// Time and bytes of the peak.
+    /// Time and bytes of the peak, when they are known.
     peak: Option<(u64, u64)>,
     space: Space,
     picture: Option<Picture>,
+}
+
+impl Watch {
+    fn new(moment: Moment) -> Watch {
+        Watch {
+            moment,
+            peak: None,
+            space: Space::default(),
+            picture: None,
+        }
+    }
 }
 
 impl Visitor for Watch {
@@ -102,6 +102,11 @@ impl Visitor for Watch {
             let picture = Picture::take(&self.space, memory, t, Change::default());
             self.picture = Some(picture);
         }
+    }
+
+    /// Who knows the peak has read the log to its end before.
+    fn is_done(&self) -> bool {
+        self.peak.is_some() && self.picture.is_some()
     }
 }
 
