@@ -1,6 +1,7 @@
 """The readers: memspy's reports against heaptrack_print, on logs of the same workload."""
 
 import dataclasses
+import shutil
 import subprocess
 
 from tool import MEMSPY, absent
@@ -9,59 +10,106 @@ from workload import compiled
 
 @dataclasses.dataclass
 class Reading:
-    """One report on one log: what it took, or why it was not made."""
+    """One report on one log: what it took, or why it was not made. `beside` compares it with another one."""
 
     what: str
-    events: int
+    events: int = 0
     wall: float = 0.0
+    processor: float = 0.0
     peak: int = 0
+    missing: str | None = None
+    beside: str = ""
+
+
+@dataclasses.dataclass
+class Contestant:
+    """A report that is to be made: the command, and the events of the log that it reads."""
+
+    what: str
+    argv: list
+    events: int
     missing: str | None = None
 
 
-class Readers:
-    """The reports, measured by one meter."""
+def logs(directory):
+    """The logs in a directory, as arguments."""
+    return sorted(str(path) for path in directory.glob("memspy.*.jsonl"))
 
-    def __init__(self, meter):
-        self.meter = meter
 
-    def read(self, what, argv, events, directory):
-        """Runs a report once to warm the page cache and twice to be measured; the better one counts."""
-        runs = [self.meter.measure(argv, {}, directory) for _ in range(3)][1:]
-        failed = [run for run in runs if run.status != 0]
-        if failed:
-            return Reading(what, events, missing=f"exit status {failed[0].status}")
-        best = min(runs, key=lambda run: run.wall)
-        return Reading(what, events, best.wall, best.peak)
+def memspy(what, command, directory, events):
+    """`memspy COMMAND` on the logs of a directory."""
+    missing = None if MEMSPY.exists() else "target/release/memspy is not built"
+    missing = missing or (None if logs(directory) else "no log")
+    return Contestant(what, [str(MEMSPY), *command, *logs(directory)], events, missing)
 
-    def memspy(self, command, directory, events, what):
-        """`memspy COMMAND` on the logs of a directory."""
-        logs = sorted(str(path) for path in directory.glob("memspy.*.jsonl"))
-        if not MEMSPY.exists():
-            return Reading(what, events, missing="target/release/memspy is not built")
-        if not logs:
-            return Reading(what, events, missing="no log")
-        return self.read(what, [str(MEMSPY), command, *logs], events, directory)
 
-    def heaptrack(self, directory, events, what):
-        """heaptrack_print on the file of a directory."""
-        missing = absent("heaptrack_print")
-        files = sorted(str(path) for path in directory.glob("heap*"))
-        if missing or not files:
-            return Reading(what, events, missing=missing or "no file")
-        return self.read(what, ["heaptrack_print", "-f", files[0]], events, directory)
+def heaptrack(what, directory, events):
+    """heaptrack_print on the file of a directory."""
+    files = sorted(str(path) for path in directory.glob("heap*"))
+    missing = absent("heaptrack_print") or (None if files else "no file")
+    return Contestant(what, ["heaptrack_print", "-f", *files[:1]], events, missing)
 
-    def big_logs(self, directory):
-        """`memspy summary` on generated logs of 5 and 50 million events, the same live set in both."""
-        generator = compiled("biglog.c", directory)
-        readings = []
-        for millions in (5, 50):
-            place = directory / f"big{millions}"
-            place.mkdir()
-            events = millions * 1_000_000
-            log = place / "memspy.big.1.jsonl"
-            with open(log, "wb") as file:
-                subprocess.run([generator, str(events)], check=True, stdout=file)
-            what = f"`memspy summary`, {millions} M events, 10,000 live blocks"
-            readings.append(self.memspy("summary", place, events, what))
-            log.unlink()
-        return readings
+
+def race(meter, contestants, directory, rounds):
+    """Runs all contestants in turn, once to warm the page cache and `rounds` times to be measured.
+
+    The best run of each counts: other programs on the machine can only make one slower."""
+    runs = {one.what: [] for one in contestants if not one.missing}
+    failed = {}
+    for number in range(rounds + 1):
+        for one in contestants:
+            if one.missing or one.what in failed:
+                continue
+            run = meter.measure(one.argv, {}, directory)
+            if run.status != 0:
+                failed[one.what] = f"exit status {run.status}"
+            elif number > 0:
+                runs[one.what].append(run)
+    readings = []
+    for one in contestants:
+        missing = one.missing or failed.get(one.what)
+        if missing:
+            readings.append(Reading(one.what, missing=missing))
+            continue
+        wall = min(run.wall for run in runs[one.what])
+        processor = min(run.processor for run in runs[one.what])
+        peak = max(run.peak for run in runs[one.what])
+        readings.append(Reading(one.what, one.events, wall, processor, peak))
+    return readings
+
+
+def compare(reading, other, name):
+    """Says in `reading` how many times the events a second of the other it reads, and in what share of its time."""
+    if not reading.missing and not other.missing:
+        reading.beside = f"{other.wall / reading.wall:.2f} × the speed of {name}"
+
+
+def generated(directory, millions):
+    """A directory with a generated log of so many million events, the same live set whatever their number."""
+    place = directory / f"generated {millions}"
+    place.mkdir()
+    with open(place / "memspy.big.1.jsonl", "wb") as file:
+        program = compiled("biglog.c", directory)
+        subprocess.run([program, str(millions * 1_000_000)], check=True, stdout=file)
+    return place
+
+
+def big_logs(meter, directory, rounds):
+    """`memspy summary` on generated logs of 5 and 50 million events, and `memspy maps --at` on one of 10 million."""
+    found = []
+    for millions in (5, 10, 50):
+        place = generated(directory, millions)
+        events = millions * 1_000_000
+        what = f"`memspy summary`, {millions} M events, 10,000 live blocks"
+        contestants = [memspy(what, ["summary"], place, events)]
+        if millions == 10:
+            # The generator's clock moves 25 ns with each event.
+            half = f"{events * 25 // 2}ns"
+            what = "`memspy maps --at` half time, the same log"
+            contestants.append(memspy(what, ["maps", "--at", half], place, events))
+        readings = race(meter, contestants, place, rounds)
+        if millions == 10:
+            compare(readings[1], readings[0], "that summary")
+        found += readings
+        shutil.rmtree(place)
+    return found

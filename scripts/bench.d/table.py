@@ -118,16 +118,19 @@ def reader_table(readings):
     lines = []
     for reading in readings:
         if reading.missing:
-            lines.append([reading.what, reading.missing, "–", "–", "–"])
-        else:
-            rate = reading.events / reading.wall / 1e6 if reading.events else None
-            lines.append(
-                [
-                    reading.what,
-                    f"{reading.events:,}",
-                    number(reading.wall, 3),
-                    number(rate, 1),
-                    number(reading.peak / 2**20, 1),
-                ]
-            )
-    return rows(["report", "events", "wall s", "M events/s", "peak MiB"], lines) if lines else []
+            lines.append([reading.what, reading.missing, "–", "–", "–", "–", ""])
+            continue
+        rate = reading.events / reading.wall / 1e6 if reading.events else None
+        lines.append(
+            [
+                reading.what,
+                f"{reading.events:,}",
+                number(reading.wall, 3),
+                number(reading.processor, 3),
+                number(rate, 1),
+                number(reading.peak / 2**20, 1),
+                reading.beside,
+            ]
+        )
+    header = ["report", "events", "wall s", "processor s", "M events/s", "peak MiB", "beside"]
+    return rows(header, lines) if lines else []
