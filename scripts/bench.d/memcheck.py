@@ -2,6 +2,8 @@
 
 import pathlib
 import shutil
+import subprocess
+import sys
 import tempfile
 
 import table
@@ -18,8 +20,12 @@ def measured(meter, workload, tool, place, rounds):
     for _ in range(rounds):
         out = pathlib.Path(tempfile.mkdtemp(dir=place))
         argv, env = tool.wrap(workload.argv, out)
-        run = meter.measure(argv, {**workload.env, **env}, out, workload.stdin)
-        shutil.rmtree(out)
+        try:
+            run = meter.measure(argv, {**workload.env, **env}, out, workload.stdin)
+        except subprocess.CalledProcessError:
+            return None, "the measuring was ended from outside"
+        finally:
+            shutil.rmtree(out)
         if run.status not in (0, tool.leak_status):
             return None, f"exit status {run.status}"
         pair = (run.wall, run.processor)
@@ -34,6 +40,7 @@ def report(meter, workloads, tools, place, rounds):
     for workload in workloads:
         cells, walls, processors = [workload.name], {}, {}
         for name in TOOLS:
+            print(f"{workload.name} {name}", file=sys.stderr)
             once = 1 if name == "valgrind" else rounds
             best, missing = measured(meter, workload, tools[name], place, once)
             cells.append(missing or f"{best[0]:.2f} ({best[1]:.2f})")

@@ -234,6 +234,88 @@ fn a_log_cut_at_any_byte_is_read_to_the_cut_or_refused_in_one_line() {
 }
 
 #[test]
+fn a_log_of_every_kind_of_line_cut_anywhere_gets_an_answer_from_every_analysis() {
+    let mut whole = TestLog::new(
+        ",\"forked_from\":{\"pid\":1,\"log\":\"/nowhere\",\"streams\":1,\"cut\":[[1,9]]}",
+    );
+    whole.block(
+        1,
+        &[
+            r#"{"op":"thread","t":1,"thread":1,"name":"cat","sp":"0x7ffd00001000"}"#,
+            r#"{"op":"snapshot","t":2,"dt":5,"id":1,"when":"start","maps":2,"brk":"0x30000","stack_limit":8388608}"#,
+            r#"{"op":"map","t":7,"snapshot":1,"from":"0x10000","to":"0x30000","perms":"rw-p","offset":0,"inode":0,"path":"[heap]","rss":8192}"#,
+            r#"{"op":"map","t":7,"snapshot":1,"from":"0x7ffd00000000","to":"0x7ffd00020000","perms":"rw-p","offset":0,"inode":0,"path":"[stack]","own":true}"#,
+            r#"{"op":"module","t":8,"id":1,"base":"0x400000","size":8192,"path":"/usr/bin/cat","build_id":"00"}"#,
+            r#"{"op":"stack","t":9,"id":1,"parent":0,"module":1,"ip":"0x400010","cut":"depth"}"#,
+            r#"{"op":"brk","t":10,"from":"0x30000","to":"0x51000","via":"malloc","stack":1}"#,
+            r#"{"op":"malloc","t":10,"size":24,"ptr":"0x10010","stack":1}"#,
+            r#"{"op":"mmap","t":11,"dt":1,"addr":"0x7f0000000000","hint":"0x7f0000000000","size":8192,"prot":3,"flags":50,"fd":-1,"offset":0,"stack":1}"#,
+            r#"{"op":"mprotect","t":13,"addr":"0x7f0000001000","size":4096,"prot":1}"#,
+            r#"{"op":"mremap","t":14,"dt":2,"old":"0x7f0000000000","old_size":8192,"size":16384,"flags":1,"addr":"0x7f1000000000"}"#,
+        ],
+    );
+    whole.last_block(
+        2,
+        &[
+            r#"{"op":"arena","t":12,"tid":4712,"base":"0x7f2000000000","size":135168,"change":"made","arena":"0x7f2000000030","via":"calloc"}"#,
+            r#"{"op":"calloc","t":12,"tid":4712,"count":3,"size":5,"ptr":"0x7f2000000100"}"#,
+            r#"{"op":"munmap","t":20,"tid":4712,"addr":"0x7f1000000000","size":4096}"#,
+        ],
+    );
+    whole.block(
+        1,
+        &[
+            r#"{"op":"realloc","t":21,"dt":3,"old":"0x10010","size":200000,"ptr":"0x7f3000000010"}"#,
+            r#"{"op":"mark","t":30,"name":"half"}"#,
+            r#"{"op":"check","t":31,"id":1,"when":"exit","groups":1,"live_blocks":1,"live_bytes":5,"complete":true,"pause_ns":9}"#,
+            r#"{"op":"leak","t":31,"check":1,"kind":"definite","blocks":1,"bytes":5,"stack":1}"#,
+            r#"{"op":"stopped","t":40,"why":"ENOSPC","lost":0}"#,
+            r#"{"op":"resumed","t":41,"why":"ENOSPC","lost":4}"#,
+            r#"{"op":"free","t":50,"ptr":"0x7f3000000010"}"#,
+        ],
+    );
+    whole.end(1, 70);
+    let place = Place::new();
+    let mut read = 0;
+    // At the end of each line and beside it, and at every eleventh byte.
+    let ends = whole.text.match_indices('\n').map(|(at, _)| at);
+    let beside = ends.flat_map(|at| [at, at + 1, at + 2]);
+    let mut cuts: Vec<usize> = beside.chain((0..whole.text.len()).step_by(11)).collect();
+    cuts.retain(|len| *len <= whole.text.len());
+    for len in &cuts {
+        let len = *len;
+        let path = place.write(&whole.text.as_bytes()[..len]);
+        let answers = Log::open(&path).and_then(|log| every_analysis(&log));
+        match answers {
+            Ok(()) => read += 1,
+            Err(why) => assert_eq!(why.to_string().lines().count(), 1, "cut at {len}: {why}"),
+        }
+    }
+    assert!(read > cuts.len() / 2);
+    let log = Log::open(&place.write(whole.text.as_bytes())).expect("a log");
+    assert_eq!(log.damage().bad_lines, 0);
+}
+
+/// Asks everything of a log that the reports ask.
+fn every_analysis(log: &Log) -> Result<(), crate::Error> {
+    use crate::site::{Kind, Sites};
+    use crate::space::{Moment, Space, Story, Timeline, View};
+    let mut sites = Sites::new(Kind::All, 1);
+    crate::summary::Summary::read_with_sites(log, &mut sites)?;
+    for moment in [Moment::Start, Moment::Time(15), Moment::Peak, Moment::End] {
+        View::read(log, moment)?;
+    }
+    let mut story = Story::default();
+    replay(log, &mut (&mut story, Space::default()))?;
+    story.finish();
+    let mut line = Timeline::default();
+    let outcome = replay(log, &mut line)?;
+    line.finish(&outcome.memory);
+    crate::verdict::Evidence::read(log, &Default::default())?;
+    Ok(())
+}
+
+#[test]
 fn a_log_without_block_lines_is_read_in_the_order_of_the_file() {
     let text = [malloc(30, 1, 0x30), malloc(10, 1, 0x10), free(20, 0x10)].join("\n");
     let (notes, outcome) = read_text(&text);

@@ -378,3 +378,39 @@ fn a_tree_of_hundreds_of_processes_is_read_with_few_of_its_logs_open() {
     let told = finish(shell.arg(logs.path())).success();
     assert!(told.stdout().contains("300 processes"), "{told}");
 }
+
+#[test]
+fn a_log_cut_anywhere_gets_an_answer_or_one_line_from_every_command() {
+    let logs = TestDir::new();
+    finish(&mut preloaded(compile("fixed_calls.c"), &logs)).success();
+    let text = std::fs::read(logs.join(log_of_parent(&logs))).expect("the log");
+    let cut = TestDir::new();
+    // 173 and 997 share no factor with what lines and blocks are long.
+    let places = (1..text.len())
+        .step_by(text.len() / 9 + 173)
+        .chain([0, 1, 997]);
+    for len in places {
+        let log = cut.write("memspy.cut.1.jsonl", &text[..len.min(text.len())]);
+        for command in [
+            "summary", "events", "maps", "explain", "sites", "leaks", "timeline",
+        ] {
+            let answer = finish(memspy().arg(command).arg(&log));
+            let status = answer.status.code();
+            assert!(
+                matches!(status, Some(0 | 1)),
+                "{command}, cut at {len}: {answer}"
+            );
+            assert!(
+                !answer.stderr().contains("panicked"),
+                "{command}, cut at {len}: {answer}"
+            );
+            if status == Some(1) {
+                let said: Vec<&str> = answer.stderr().lines().collect();
+                assert!(
+                    said.len() == 1 && said[0].starts_with("memspy: "),
+                    "{command}: {answer}"
+                );
+            }
+        }
+    }
+}

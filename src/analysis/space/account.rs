@@ -95,7 +95,7 @@ impl Visitor for Space {
         self.inherit(memory);
     }
 
-    #[inline]
+    #[inline(always)]
     fn step(&mut self, step: &Step, _: &Change, memory: &Memory) {
         match &step.event.what {
             What::Alloc(_) | What::Free(_) | What::Realloc(_) => {

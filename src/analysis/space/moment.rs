@@ -84,7 +84,7 @@ impl Visitor for Watch {
         self.space.begin(log, memory);
     }
 
-    #[inline]
+    #[inline(always)]
     fn step(&mut self, step: &Step, change: &Change, memory: &Memory) {
         if self.picture.is_none() && self.is_over(step) {
             let t = match self.moment {
