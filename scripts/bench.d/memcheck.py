@@ -9,7 +9,8 @@ import tempfile
 import table
 
 HEADING = "Leak checks: memspy beside Valgrind"
-TOOLS = ("native", "check fp", "check full", "valgrind")
+CHECKS = ("check fp", "check full")
+TOOLS = ("native", *CHECKS, "valgrind")
 
 
 def measured(meter, workload, tool, place, rounds):
@@ -33,33 +34,41 @@ def measured(meter, workload, tool, place, rounds):
     return best, None
 
 
+def times(other, ours):
+    """How many times as long the other took: of the wall, and in brackets of the processor."""
+    if not other or not ours:
+        return "–"
+    return f"{other[0] / ours[0]:.1f} ({other[1] / ours[1]:.1f})"
+
+
+def mean_times(pairs):
+    """The geometric mean of the same over several (other, ours)."""
+    pairs = [(other, ours) for other, ours in pairs if other and ours]
+    means = [table.geometric_mean([other[at] / ours[at] for other, ours in pairs]) for at in (0, 1)]
+    return f"**{table.number(means[0], 1)} ({table.number(means[1], 1)})**"
+
+
 def report(meter, workloads, tools, place, rounds):
     """The section's text. Valgrind runs once: its minutes hide no noise."""
     tools = {tool.name: tool for tool in tools}
-    lines, ratios = [], []
+    lines, pairs = [], {tool: [] for tool in CHECKS}
     for workload in workloads:
-        cells, walls, processors = [workload.name], {}, {}
+        cells, best = [workload.name], {}
         for name in TOOLS:
             print(f"{workload.name} {name}", file=sys.stderr)
             once = 1 if name == "valgrind" else rounds
-            best, missing = measured(meter, workload, tools[name], place, once)
-            cells.append(missing or f"{best[0]:.2f} ({best[1]:.2f})")
-            if best:
-                walls[name], processors[name] = best
-        for name in TOOLS[1:3]:
-            both = name in processors and "valgrind" in processors
-            ratio = processors["valgrind"] / processors[name] if both else None
-            cells.append(table.number(ratio, 1))
-            ratios.append((name, ratio))
+            best[name], missing = measured(meter, workload, tools[name], place, once)
+            cells.append(missing or f"{best[name][0]:.2f} ({best[name][1]:.2f})")
+        for name in CHECKS:
+            pairs[name].append((best["valgrind"], best[name]))
+            cells.append(times(best["valgrind"], best[name]))
         lines.append(cells)
-    mean = [
-        table.number(table.geometric_mean([ratio for name, ratio in ratios if name == tool]), 1)
-        for tool in TOOLS[1:3]
-    ]
-    lines.append(["geometric mean", *["" for _ in TOOLS], *[f"**{value}**" for value in mean]])
-    header = ["wall s (processor s)", *TOOLS, "valgrind / check fp", "valgrind / check full"]
+    means = [mean_times(pairs[name]) for name in CHECKS]
+    lines.append(["geometric mean", *["" for _ in TOOLS], *means])
+    header = ["seconds", *TOOLS, *[f"valgrind / {name}" for name in CHECKS]]
     text = [
-        f"`valgrind --leak-check=full` once, the others the best of {rounds}; ratios of processor seconds.",
+        f"`valgrind --leak-check=full` once, the others the best of {rounds}; wall seconds, and in brackets processor",
+        "seconds.",
         "",
     ]
     return "\n".join(text + table.rows(header, lines))

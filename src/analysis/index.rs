@@ -386,7 +386,9 @@ impl Builder<'_> {
         let nothing = self.index.start.is_none() && self.loose_lines == 0 && !self.blocks_seen;
         if nothing && !has_tail {
             let why = match self.first_bad {
-                Some(why) => format!("the first line is {why}"),
+                Some(why) => {
+                    format!("the first line is {why}; `memspy run -- PROGRAM` records one")
+                }
                 None => "it holds nothing but NUL bytes".into(),
             };
             return Err(Error::NotALog {

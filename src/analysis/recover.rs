@@ -41,6 +41,8 @@ pub enum Recovered {
 /// behind the log's end are not what an earlier recovery would have written.
 pub fn recover(path: &Path, force: bool) -> Result<Recovered, Error> {
     let Some(tail) = Tail::of_log(path)? else {
+        // Of a log that is not there nothing can be said, not even this.
+        std::fs::metadata(path).map_err(|why| Error::io(path, "open", why))?;
         return Ok(Recovered::Nothing);
     };
     let file = open(path)?;

@@ -41,7 +41,7 @@ pub(crate) struct Args {
     logs: Vec<PathBuf>,
 
     /// Only events of these processes
-    #[arg(long, value_name = "PID", value_delimiter = ',')]
+    #[arg(long, value_name = "PID", value_delimiter = ',', value_parser = filter::number)]
     pid: Vec<u32>,
 
     #[command(flatten)]

@@ -99,6 +99,6 @@ pub(crate) fn write_to(
             let mut out = BufWriter::new(file);
             write(&mut out).and_then(|()| out.flush())
         });
-        written.with_context(|| show(path))
+        written.with_context(|| format!("can't write {}", show(path)))
     }
 }

@@ -125,6 +125,8 @@ fn a_killed_program_loses_nothing_and_recover_completes_its_log() {
     assert_eq!(sizes(&logs), expected);
     assert!(logs.names().iter().any(|name| name.ends_with(".tail")));
 
+    let missing = finish(memspy().arg("recover").arg(logs.join("nothing.jsonl"))).code(1);
+    assert!(missing.stderr().contains("can't open it"), "{missing}");
     finish(memspy().arg("recover").arg(logs.path())).success();
     assert!(!logs.names().iter().any(|name| name.ends_with(".tail")));
     assert_eq!(sizes(&logs), expected);
@@ -284,6 +286,8 @@ fn one_process_of_a_tree_is_printed_as_its_log_by_itself() {
         assert_eq!(*one, same);
     }
 
+    let wrong = finish(memspy().args(["events", "--op", "mallok", "LOG"])).code(2);
+    assert!(wrong.stderr().contains("malloc, calloc"), "{wrong}");
     let none = finish(memspy().args(["events", "--pid", "1"]).arg(logs.path())).code(1);
     assert!(none.stderr().contains("--pid"), "{none}");
 

@@ -23,7 +23,7 @@ pub(super) struct Options {
     max_size: Option<u64>,
 
     /// Only events of this thread, by the kernel's number
-    #[arg(long, value_name = "TID")]
+    #[arg(long, value_name = "TID", value_parser = number)]
     tid: Option<u32>,
 
     /// Only events from this time on, such as 1.5s, 200us or plain nanoseconds; of several logs, since the first start
@@ -120,7 +120,19 @@ fn touches(event: &Event, change: &Change, address: Address) -> bool {
 }
 
 fn op(name: &str) -> Result<Op, String> {
-    Op::from_name(name).ok_or_else(|| "no such call or kind of line in a log".into())
+    Op::from_name(name).ok_or_else(|| {
+        let names: Vec<_> = Op::ALL.iter().map(|op| op.name()).collect();
+        format!(
+            "no such call or kind of line; there are {}",
+            names.join(", ")
+        )
+    })
+}
+
+/// Reads the number of a process or a thread.
+pub(super) fn number(text: &str) -> Result<u32, String> {
+    text.parse()
+        .map_err(|_| "not the kernel's number of a process or thread, such as 4711".into())
 }
 
 fn address(text: &str) -> Result<Address, String> {
