@@ -3,7 +3,7 @@
 //! The way of a log: [`log::Log::open_all`] finds its blocks (first pass), [`merge::Merge`] brings
 //! its events into the order of time (second pass), [`replay::replay`] keeps the memory that they
 //! describe ([`model::Memory`]) and tells a [`replay::Visitor`] each step. An analysis is a visitor
-//! and the answer that it makes.
+//! and the answer that it makes. [`several::Several`] does the same for the logs of several processes.
 #![forbid(unsafe_code)]
 
 pub mod call_tree;
