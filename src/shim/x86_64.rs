@@ -109,6 +109,13 @@ pub(crate) unsafe fn increment_local(word: *mut u64) {
     unsafe { asm!("inc qword ptr [{}]", in(reg) word, options(nostack)) };
 }
 
+/// Begins to bring what lies at an address into the cache. Any address will do.
+#[inline(always)]
+pub(crate) fn fetch(address: usize) {
+    // SAFETY: a prefetch reads nothing and never faults.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(address as *const i8) };
+}
+
 /// Two words that are always read and written together, in one instruction each: a signal handler on the same thread
 /// never meets the half of them.
 #[repr(C, align(16))]

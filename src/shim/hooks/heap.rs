@@ -473,6 +473,7 @@ macro_rules! release {
                 // SAFETY: as for this function.
                 return unsafe { free_without(ptr, sp, bp) };
             }
+            Chunk::fetch(ptr as usize);
             // SAFETY: the entry passes the registers of the caller.
             let caller = unsafe { Caller::at(sp, bp) };
             let mut t = 0;
