@@ -120,6 +120,15 @@ pub enum What {
     Snapshot(Box<Snapshot>),
     /// One mapping of a snapshot.
     Map(Box<Map>),
+    /// A child began another program in this process's memory.
+    Spawn {
+        /// The child.
+        pid: u32,
+        /// The program as it was named, bytes from outside; empty where memspy does not know it.
+        path: Box<[u8]>,
+        /// It did not work after all.
+        failed: bool,
+    },
     /// A named point in time.
     Mark {
         /// The name, bytes from outside.

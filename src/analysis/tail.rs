@@ -59,6 +59,8 @@ pub struct Control {
     pub streams: u64,
     /// Why writing stopped: an errno, 0 while it has not.
     pub stop_errno: u32,
+    /// The image is in a seccomp sandbox.
+    pub sandboxed: bool,
     /// Lines begun and never finished.
     pub abandoned: u64,
 }
@@ -329,6 +331,7 @@ impl Control {
             lost: number8(page, control::LOST),
             streams: number8(page, control::STREAMS),
             stop_errno: number4(page, control::STOP_ERRNO),
+            sandboxed: number4(page, control::SANDBOXED) != 0,
             abandoned: number8(page, control::ABANDONED),
         }
     }

@@ -21,7 +21,7 @@ mod trial;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use memspy_analysis::verdict::suppression::{Date, generate};
-use memspy_analysis::verdict::{Baseline, Outcome, Policy, Verdict, judge};
+use memspy_analysis::verdict::{Baseline, Outcome, Policy, Verdict, judge, lost_children};
 
 pub(crate) use names::frames;
 pub(crate) use options::Args;
@@ -69,7 +69,12 @@ pub(crate) fn run(args: Args) -> anyhow::Result<u8> {
         doubts.push(format!("the program was killed by signal {signal}"));
     }
     let tree = trial::tree_measures(&processes);
-    let processes = processes.into_iter().map(|one| one.process).collect();
+    let mut lost = lost_children(&processes);
+    for process in &mut lost {
+        process.skipped = args.skips(&process.program);
+    }
+    let known = processes.into_iter().map(|one| one.process);
+    let processes = known.chain(lost).collect();
     let verdict = judge(&policy, processes, tree, status.map(Status::code), doubts);
     let code = exit_code(&verdict, status, args.leak_exit_code);
 

@@ -90,6 +90,8 @@ ops! {
     Stack = "stack",
     /// A thread's first line.
     Thread = "thread",
+    /// A child began another program in this process's memory.
+    Spawn = "spawn",
     /// Head of a picture of the address space.
     Snapshot = "snapshot",
     /// One mapping of a snapshot.

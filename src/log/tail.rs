@@ -78,6 +78,8 @@ pub mod control {
     pub const EXTENTS: usize = 108;
     /// u64, lines begun and never finished
     pub const ABANDONED: usize = 112;
+    /// u32, not 0: the image is in a seccomp sandbox and makes no system call any more
+    pub const SANDBOXED: usize = 120;
     /// u32, see [`super::request`]; the asker writes it last
     pub const REQUEST: usize = 128;
     /// u32, not 0: the copy that made a check has ended and is to be reaped

@@ -75,6 +75,7 @@ pub(crate) fn sandboxed() -> bool {
 
 /// No system call from here on.
 pub(crate) fn set_sandboxed() {
+    word32(control::SANDBOXED).store(1, Relaxed);
     SANDBOXED.store(true, SeqCst);
 }
 
@@ -94,6 +95,11 @@ pub(crate) fn set_pid(pid: i32) {
 /// Whether the caller is a vfork child, which works in its parent's memory (or a forked child before its start).
 pub(crate) fn is_borrowed() -> bool {
     sys::getpid() != pid()
+}
+
+/// Whether the caller is a vfork child of a process that is recorded.
+pub(crate) fn is_vfork_child() -> bool {
+    generation() != 0 && !sandboxed() && is_borrowed()
 }
 
 /// Stands in for the control page until there is one.

@@ -42,6 +42,7 @@ mod settings;
 mod signal;
 mod slot;
 mod snapshot;
+mod spawn;
 mod stack;
 mod stacks;
 mod start;

@@ -69,6 +69,8 @@ table! {
     always execlp "execlp";
     always execle "execle";
     always fexecve "fexecve";
+    always posix_spawn "posix_spawn";
+    always posix_spawnp "posix_spawnp";
     always prctl "prctl";
     always syscall "syscall";
     maybe reallocarray "reallocarray";

@@ -81,6 +81,24 @@ pub(crate) fn tgkill(pid: i32, tid: i32, signal: i32) -> Result<()> {
     unsafe { call!(SYS_tgkill, pid, tid, signal) }.map(|_| ())
 }
 
+/// Copies own memory that may not be there, all of it or nothing if it lies within one page.
+pub(crate) fn read_own(from: usize, into: &mut [u8]) -> Result<()> {
+    let (local, remote) = ([into.as_mut_ptr() as usize, into.len()], [from, into.len()]);
+    // SAFETY: the kernel writes at most `into.len()` bytes into `into` and checks `from` itself.
+    let read = unsafe {
+        call!(
+            SYS_process_vm_readv,
+            getpid(),
+            local.as_ptr(),
+            1,
+            remote.as_ptr(),
+            1,
+            0
+        )
+    };
+    read.map(|_| ())
+}
+
 /// Opens `path`, relative ones from the working directory.
 pub(crate) fn open(path: &CStr, flags: i32, mode: u32) -> Result<i32> {
     // SAFETY: `path` is a NUL-terminated string that the kernel only reads.

@@ -186,6 +186,73 @@ fn a_program_that_can_not_be_judged_is_inconclusive_in_one_line_and_in_every_for
     assert_eq!(document["verdict"], "inconclusive");
 }
 
+/// Runs a command line of the shell's through the gate.
+fn check_shell(dir: &TestDir, more: &[&str], line: &str) -> Finished {
+    let mut command = memspy();
+    command.current_dir(dir.path()).arg("check").args(more);
+    finish(command.args(["--fail-on", "definite", "--", "sh", "-c", line]))
+}
+
+#[test]
+fn a_child_that_goes_straight_into_a_static_program_is_never_called_clean() {
+    let dir = TestDir::new();
+    let fixed = compile_with("gate.c", &["-static"]);
+    let fixed = fixed.to_str().expect("a plain path");
+    let python = |code: &str| format!("/usr/bin/python3 -c '{code}'; true");
+    let ways = [
+        // dash: vfork and execve.
+        format!("{fixed} keep=1; true"),
+        // bash: fork and execve.
+        format!("bash -c '{fixed} keep=1; true'"),
+        python(&format!("import subprocess; subprocess.run([\"{fixed}\"])")),
+        python(&format!(
+            "import os; os.waitpid(os.posix_spawn(\"{fixed}\", [\"gate\"], os.environ), 0)"
+        )),
+        // The same without the preload: what becomes of setuid programs, too.
+        "env -i /bin/true; true".to_owned(),
+    ];
+    for line in &ways {
+        let ended = check_shell(&dir, &[], line).code(125);
+        assert!(ended.stderr().contains("left no log"), "{ended}");
+    }
+    check_shell(&dir, &["--skip", "gate"], &ways[0]).success();
+    // A leak that was proved elsewhere in the tree stays proved.
+    let moving = compile("gate.c");
+    let leaky = format!("{fixed} keep=1; {} lose=100; true", moving.display());
+    check_shell(&dir, &[], &leaky).code(23);
+}
+
+#[test]
+fn a_spawn_that_fails_or_is_recorded_raises_no_doubt() {
+    let dir = TestDir::new();
+    let code = "import os, subprocess
+for name in [\"/nope\", \"/dev/null\"]:
+    try: subprocess.run([name])
+    except OSError: pass
+    try: os.posix_spawn(name, [name], os.environ)
+    except OSError: pass
+os.waitpid(os.posix_spawn(\"/bin/true\", [\"true\"], os.environ), 0)
+subprocess.run([\"true\"])";
+    for line in [
+        "nope; ./nope; /dev/null; true".to_owned(),
+        "true; ls >ls.txt; true".to_owned(),
+        format!("/usr/bin/python3 -c '{code}'; true"),
+    ] {
+        check_shell(&dir, &[], &line).success();
+    }
+}
+
+#[test]
+fn a_process_in_a_sandbox_is_inconclusive_and_says_why() {
+    let dir = TestDir::new();
+    let program = compile("seccomp_filter.c");
+    let mut command = memspy();
+    command.env("ORACLE", dir.join("oracle")).arg("check");
+    let ended = finish(command.arg("--").arg(program).arg("seccomp")).code(125);
+    assert_eq!(ended.stdout(), "alive\n");
+    assert!(ended.stderr().contains("a seccomp sandbox"), "{ended}");
+}
+
 #[test]
 fn budgets_are_judged_on_the_run() {
     let dir = TestDir::new();

@@ -159,6 +159,7 @@ equal_to_valgrind! {
     a_counted_array_is_held_by_its_first_element "leak_array.cpp";
     an_object_is_held_by_its_later_base "leak_inheritance.cpp";
     an_old_string_is_held_by_its_characters "leak_old_string.cpp";
+    handlers_of_quick_exit_come_before_the_verdict "leak_quick_exit.c";
     destructors_of_globals_come_before_the_verdict "leak_globals.cpp";
     frames_of_a_coroutine_are_found_through_its_stack "leak_coroutine.c";
 }

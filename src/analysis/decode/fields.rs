@@ -38,6 +38,7 @@ struct Fields {
     dt: Option<u64>,
     err: Option<Text>,
     events: Option<u64>,
+    failed: Option<bool>,
     exe: Option<Text>,
     fd: Option<Int>,
     flags: Option<Int>,
@@ -246,6 +247,11 @@ impl Fields {
                 thread: self.thread.ok_or("thread")?,
                 name: bytes(self.name),
                 sp: address(self.sp).unwrap_or(0),
+            },
+            Op::Spawn => What::Spawn {
+                pid: self.pid.ok_or("pid")?,
+                path: bytes(self.path),
+                failed: self.failed.unwrap_or(false),
             },
             Op::Mark => What::Mark {
                 name: bytes(self.name),

@@ -1,6 +1,6 @@
 //! What one log says about its process's leaks, before anybody judges it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use super::frame::last_component;
@@ -30,6 +30,8 @@ pub struct Evidence {
     pub events_only: bool,
     /// Of such a log, what the window left live.
     pub live: Vec<Held>,
+    /// The children that began another program in this process's memory, and what it was called.
+    pub spawned: BTreeMap<u32, Box<[u8]>>,
     /// The moments at which somebody looked.
     pub points: Vec<Point>,
     /// The names that somebody gave to moments.
@@ -73,8 +75,13 @@ impl Evidence {
         process.doubts.extend(bounds.doubts());
         let check = watch.deciding(&bounds);
         if !events_only {
+            let sandboxed = log.tail().is_some_and(|tail| tail.control.sandboxed);
             let doubts = check_doubts(check, &outcome.completeness.ending, &bounds);
-            process.doubts.extend(doubts);
+            process.doubts.extend(if check.is_none() && sandboxed {
+                vec![SANDBOXED.into()]
+            } else {
+                doubts
+            });
         }
         let mut stacks = Vec::new();
         let leaks = check.map_or_else(Vec::new, |check| check.leaks_in(&bounds));
@@ -92,6 +99,7 @@ impl Evidence {
             memory: outcome.memory,
             events_only,
             live,
+            spawned: watch.spawned,
             points: if events_only {
                 watch.points
             } else {
@@ -144,6 +152,33 @@ pub fn doubt_lost_images(all: &mut [Evidence]) {
     }
 }
 
+/// The processes that are known only from their parents: they began another program in their parent's
+/// memory, and that program left no log.
+pub fn lost_children(all: &[Evidence]) -> Vec<Process> {
+    let mut lost = Vec::new();
+    for parent in all {
+        for (pid, path) in &parent.spawned {
+            let has_log = |one: &Evidence| one.process.pid == *pid && one.began >= parent.began;
+            if all.iter().any(has_log) {
+                continue;
+            }
+            let why = "it left no log (static, setuid, another libc, a cleared environment?)";
+            lost.push(Process {
+                pid: *pid,
+                parent: Some(parent.process.pid),
+                program: last_component(&String::from_utf8_lossy(path)).to_owned(),
+                log: String::new(),
+                ending: Ending::Unknown,
+                skipped: false,
+                doubts: vec![why.into()],
+                leaks: Vec::new(),
+                measures: Measures::default(),
+            });
+        }
+    }
+    lost
+}
+
 fn process(log: &Log, start: &Start, outcome: &Outcome) -> Process {
     let exe = String::from_utf8_lossy(&start.exe);
     let completeness = &outcome.completeness;
@@ -180,6 +215,10 @@ fn process(log: &Log, start: &Start, outcome: &Outcome) -> Process {
 fn is_exec(how: &str) -> bool {
     how.starts_with("exec") || how == "fexecve"
 }
+
+/// Why a process in a sandbox has no check.
+const SANDBOXED: &str = "it put itself into a seccomp sandbox, in which memspy makes no system calls: \
+                         there is no leak check";
 
 /// Why the check that decides does not decide.
 fn check_doubts(check: Option<&Check>, ending: &complete::Ending, bounds: &Bounds) -> Vec<String> {
@@ -290,6 +329,7 @@ struct Watch<'a> {
     /// And what of the window was live at its end.
     live_then: Option<Vec<Held>>,
     events_only: bool,
+    spawned: BTreeMap<u32, Box<[u8]>>,
     allocs: u64,
     mmaps: u64,
     now: u64,
@@ -308,6 +348,7 @@ impl<'a> Watch<'a> {
             points: Vec::new(),
             live_then: None,
             events_only: false,
+            spawned: BTreeMap::new(),
             allocs: 0,
             mmaps: 0,
             now: 0,
@@ -408,6 +449,12 @@ impl Visitor for Watch<'_> {
                     groups: Vec::new(),
                     unknown: 0,
                 });
+            }
+            What::Spawn { pid, failed, .. } if *failed => {
+                self.spawned.remove(pid);
+            }
+            What::Spawn { pid, path, .. } => {
+                self.spawned.insert(*pid, path.clone());
             }
             What::Mark { name, generation } => {
                 let mark = Mark {

@@ -25,7 +25,7 @@ mod window;
 
 pub use baseline::{Baseline, BaselineEntry, BaselineError};
 pub use budget::{Budget, Budgets, Measures, NoCount, leaked, parse_count};
-pub use evidence::{Evidence, doubt_lost_images};
+pub use evidence::{Evidence, doubt_lost_images, lost_children};
 pub use fingerprint::{Fingerprint, call_path};
 pub use frame::Frame;
 pub use judge::{Exceeded, Outcome, Policy, Totals, Usage, Verdict, judge};

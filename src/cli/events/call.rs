@@ -211,6 +211,8 @@ fn about(line: &mut Vec<u8>, event: &Event, what: &What) -> io::Result<()> {
             printable(&map.path),
             if map.own { " (memspy's)" } else { "" }
         ),
+        What::Spawn { pid, failed, .. } if *failed => write!(line, "{name} {pid} failed"),
+        What::Spawn { pid, path, .. } => write!(line, "{name} {pid} {}", printable(path)),
         What::Mark { name: of, .. } => write!(line, "{name} {}", printable(of)),
         What::Check(check) => write!(
             line,

@@ -4,7 +4,7 @@
 //! so that the shim's own frames never appear in a stack. `entry N` is a function of N arguments in registers;
 //! `entry_on_stack` has too many to add two; `forward` looks at the call and jumps on to the real function with all
 //! arguments as they were, variadic ones included; `last` does the same for calls after which the image may be gone, and
-//! hands its body the registers that a callee keeps.
+//! hands its body the registers that a callee keeps and the arguments (a `process::Entered`).
 
 mod heap;
 mod mapping;
@@ -148,6 +148,8 @@ hooks! {
     execle (last) process::before_execle;
     fexecve (last) process::before_fexecve;
     execveat (last) process::before_execveat;
+    posix_spawn (on_stack) process::posix_spawn;
+    posix_spawnp (on_stack) process::posix_spawnp;
     prctl (forward) process::before_prctl;
     syscall (forward) process::before_syscall;
     dlclose (1) process::dlclose;

@@ -4,38 +4,123 @@
 //! they came. In a vfork child they change nothing: it works in its parent's memory.
 
 use crate::close_out::{close_out, close_out_for_exec, sandbox};
-use crate::leaks::{Caller, Registers};
+use crate::leaks::{self, Caller, Registers};
 use crate::real::{REAL, address};
-use crate::{modules, stack};
-use core::ffi::{c_int, c_void};
+use crate::{image, modules, settings, spawn, stack, thread};
+use core::ffi::{c_char, c_int, c_void};
 use core::mem::transmute;
 
+/// What the entry of a call that may be the last saved, from its lowest word on.
+#[repr(C)]
+pub(super) struct Entered {
+    registers: Registers,
+    /// rax, r9, r8, rcx, rdx: of no use here.
+    between: [usize; 5],
+    second: usize,
+    first: usize,
+}
+
+/// An image ends, unless the caller is a vfork child: it ends alone.
+fn exiting(how: &str, entered: &Entered) {
+    if image::is_vfork_child() {
+        return spawn::failed();
+    }
+    close_out(how, Caller::Hook(entered.registers));
+}
+
+/// quick_exit calls handlers first, ours last.
+fn exiting_quickly(how: &str, entered: &Entered) {
+    if !leaks::knows_quick_exit() || image::is_vfork_child() {
+        exiting(how, entered);
+    }
+}
+
+/// Another program follows. `path`: its name as the caller gave it, 0 where there is none.
+fn becoming(how: &str, path: usize, entered: &Entered) {
+    if image::is_vfork_child() {
+        return spawn::trying(path as *const c_char);
+    }
+    if settings::leaks() {
+        // A forked child that made no memory call yet has no log: without one nobody would miss what comes after it.
+        let _ = thread::slot();
+    }
+    close_out_for_exec(how, Caller::Hook(entered.registers));
+}
+
 macro_rules! before {
-    ($($name:ident $real:ident $end:ident($how:literal);)*) => {
+    ($($name:ident $real:ident $end:ident($how:literal $(, $path:ident)?);)*) => {
         $(
             #[doc = concat!("What comes before the real `", stringify!($real), "`; answers its address.")]
-            pub(super) extern "C" fn $name(registers: &Registers) -> usize {
-                $end($how, Caller::Hook(*registers));
+            pub(super) extern "C" fn $name(entered: &Entered) -> usize {
+                $end($how, $(before!(@path entered $path),)? entered);
                 present(address(&REAL.$real))
             }
         )*
     };
+    (@path $entered:ident none) => { 0 };
+    (@path $entered:ident $path:ident) => { $entered.$path };
 }
 
 before! {
-    before_exit _exit close_out("_exit");
-    before_exit_c99 _Exit close_out("_Exit");
-    before_quick_exit quick_exit close_out("quick_exit");
-    before_execve execve close_out_for_exec("execve");
-    before_execv execv close_out_for_exec("execv");
-    before_execvp execvp close_out_for_exec("execvp");
-    before_execvpe execvpe close_out_for_exec("execvpe");
-    before_execl execl close_out_for_exec("execl");
-    before_execlp execlp close_out_for_exec("execlp");
-    before_execle execle close_out_for_exec("execle");
-    before_fexecve fexecve close_out_for_exec("fexecve");
-    before_execveat execveat close_out_for_exec("execveat");
+    before_exit _exit exiting("_exit");
+    before_exit_c99 _Exit exiting("_Exit");
+    before_quick_exit quick_exit exiting_quickly("quick_exit");
+    before_execve execve becoming("execve", first);
+    before_execv execv becoming("execv", first);
+    before_execvp execvp becoming("execvp", first);
+    before_execvpe execvpe becoming("execvpe", first);
+    before_execl execl becoming("execl", first);
+    before_execlp execlp becoming("execlp", first);
+    before_execle execle becoming("execle", first);
+    before_fexecve fexecve becoming("fexecve", none);
+    before_execveat execveat becoming("execveat", second);
 }
+
+macro_rules! spawn {
+    ($name:ident) => {
+        #[doc = concat!("Body of `", stringify!($name), "`.")]
+        ///
+        /// # Safety
+        /// The arguments are the caller's.
+        #[allow(
+            clippy::too_many_arguments,
+            reason = "the six of posix_spawn and the caller's registers"
+        )]
+        pub(super) unsafe extern "C" fn $name(
+            pid: *mut c_int,
+            path: *const c_char,
+            actions: *const c_void,
+            attributes: *const c_void,
+            argv: *const *mut c_char,
+            environment: *const *mut c_char,
+            _: *const usize,
+            _: usize,
+        ) -> c_int {
+            let mut own = 0;
+            let place = if pid.is_null() { &raw mut own } else { pid };
+            // SAFETY: the address is the real function's, whose type this is, with the caller's arguments; without a
+            // place for the pid it is told only here.
+            unsafe {
+                let real: unsafe extern "C" fn(
+                    *mut c_int,
+                    *const c_char,
+                    *const c_void,
+                    *const c_void,
+                    *const *mut c_char,
+                    *const *mut c_char,
+                ) -> c_int = transmute(address(&REAL.$name));
+                let answer = real(place, path, actions, attributes, argv, environment);
+                if answer == 0 {
+                    spawn::spawned(*place, path);
+                }
+                answer
+            }
+        }
+    };
+}
+
+spawn!(posix_spawn);
+spawn!(posix_spawnp);
 
 /// What comes before the real `prctl`; answers its address.
 pub(super) extern "C" fn before_prctl(option: c_int, mode: usize, filter: usize) -> usize {

@@ -17,7 +17,7 @@
 //! - A thread must have room on its stack for a signal frame (up to 11 KiB with AMX), as for glibc's own signal 33.
 //! - A check on request is made while the program is in the middle of something: what only a register of the processor's
 //!   vector unit holds is not seen, and interrupted system calls that the kernel does not restart answer EINTR.
-//! - quick_exit is judged before its handlers run, exec before it is known to work.
+//! - exec is judged before it is known to work.
 //! - Threads that could not be stopped, or that moved a block by realloc at that moment, make a check incomplete.
 
 mod arrays;
@@ -164,7 +164,7 @@ pub(crate) fn forked() {
     report::restart();
 }
 
-/// Has the image judged and closed after all other exit handlers: glibc calls them from the last to the first, and the
+/// Has the image judged and closed after all other handlers of exit and quick_exit: glibc calls them from the last to the first, and the
 /// destructors of all libraries by one that it registers after the preloaded libraries' constructors.
 #[cfg(not(test))]
 pub(crate) fn register_at_exit() {
@@ -174,9 +174,45 @@ pub(crate) fn register_at_exit() {
             handler: unsafe extern "C" fn(core::ffi::c_int, *mut core::ffi::c_void),
             argument: *mut core::ffi::c_void,
         ) -> core::ffi::c_int;
+        /// What at_quick_exit calls; that one is in no shared library.
+        fn __cxa_at_quick_exit(
+            handler: unsafe extern "C" fn(*mut core::ffi::c_void),
+            library: *mut core::ffi::c_void,
+        ) -> core::ffi::c_int;
     }
-    // SAFETY: the handler is a function of that type, of a library that is never unloaded.
-    unsafe { on_exit(at_exit, core::ptr::null_mut()) };
+    // SAFETY: the handlers are functions of these types, of a library that is never unloaded.
+    unsafe {
+        on_exit(at_exit, core::ptr::null_mut());
+        let quick = __cxa_at_quick_exit(at_quick_exit, core::ptr::null_mut());
+        KNOWS_QUICK_EXIT.store(quick == 0, Relaxed);
+    }
+}
+
+/// Whether [`at_quick_exit`] will be called.
+static KNOWS_QUICK_EXIT: AtomicBool = AtomicBool::new(false);
+
+/// Whether quick_exit has the image judged after its own handlers.
+#[cfg(not(test))]
+pub(crate) fn knows_quick_exit() -> bool {
+    KNOWS_QUICK_EXIT.load(Relaxed)
+}
+
+/// The handler of quick_exit.
+#[cfg(not(test))]
+#[unsafe(naked)]
+unsafe extern "C" fn at_quick_exit(_argument: *mut core::ffi::c_void) {
+    core::arch::naked_asm!(
+        ".cfi_startproc",
+        "mov rdi, rsp",
+        "jmp {}",
+        ".cfi_endproc",
+        sym end_quickly
+    )
+}
+
+#[cfg(not(test))]
+extern "C" fn end_quickly(sp: u64) {
+    crate::close_out::close_out("quick_exit", Caller::ExitHandler(sp));
 }
 
 /// The handler: only notes where the stack stands.
