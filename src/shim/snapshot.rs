@@ -40,7 +40,7 @@ pub(crate) fn add_at(scratch: &mut Scratch, when: &str, mark: &[u8]) {
     let until = clock::after();
     let passing = [scratch.range(), text.range()];
     let mut count = 0;
-    text.maps(|map| map.pieces(&passing, |_, _, _| count += 1));
+    text.heads(|map| map.pieces(&passing, |_, _, _| count += 1));
     scratch.line(const { &tag(Op::Snapshot) }, |line| {
         line.num(const { &key("t") }, began);
         line.num(const { &key("dt") }, until - began);
@@ -127,12 +127,17 @@ impl Text {
         (self.base as usize, self.base as usize + MAX_TEXT)
     }
 
+    /// Calls `each` with every mapping, without its sizes in memory.
+    fn heads(&self, mut each: impl FnMut(&Map)) {
+        let heads = Lines(self.bytes()).filter(|line| is_head(line));
+        heads.filter_map(Map::parse).for_each(|map| each(&map));
+    }
+
     /// Calls `each` with every mapping, its sizes in memory filled in.
     fn maps(&self, mut each: impl FnMut(&Map)) {
         let mut open: Option<Map> = None;
-        for line in self.bytes().split_inclusive(|byte| *byte == b'\n') {
-            // A mapping begins with a lower-case digit, a line about it with a capital letter.
-            if line.first().is_some_and(u8::is_ascii_uppercase) {
+        for line in Lines(self.bytes()) {
+            if !is_head(line) {
                 if let (Some(map), Some((word, bytes))) = (&mut open, size(line)) {
                     map.count(word, bytes);
                 }
@@ -156,8 +161,39 @@ impl Drop for Text {
     }
 }
 
-/// A line about a mapping, `Rss:      4 kB`, as its word and bytes.
+/// The lines of a text, each with its newline. Most of smaps is passed over: a byte at a time costs as much as the
+/// kernel's making of it.
+struct Lines<'a>(&'a [u8]);
+
+impl<'a> Iterator for Lines<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        if self.0.is_empty() {
+            return None;
+        }
+        // SAFETY: memchr only reads the bytes of the slice.
+        let found = unsafe { libc::memchr(self.0.as_ptr().cast(), i32::from(b'\n'), self.0.len()) };
+        let len = match found.is_null() {
+            true => self.0.len(),
+            false => found as usize - self.0.as_ptr() as usize + 1,
+        };
+        let (line, rest) = self.0.split_at_checked(len)?;
+        self.0 = rest;
+        Some(line)
+    }
+}
+
+/// Whether a mapping begins with this line, and a lower-case digit; lines about one begin with a capital letter.
+fn is_head(line: &[u8]) -> bool {
+    !line.first().is_some_and(u8::is_ascii_uppercase)
+}
+
+/// A line about a mapping, `Rss:      4 kB`, as its word and bytes; `None` for lines that do not matter.
 fn size(line: &[u8]) -> Option<(&[u8], usize)> {
+    if !matches!(line, [b'R', b's', ..] | [b'P', b'r', ..] | [b'S', b'h', ..]) {
+        return None;
+    }
     let mut fields = line.trim_ascii().splitn(2, |byte| *byte == b':');
     let word = fields.next()?;
     let number_of_kib = fields.next()?.trim_ascii().strip_suffix(b" kB")?;
@@ -271,7 +307,7 @@ fn number(digits: &[u8], radix: u32) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Map, size};
+    use super::{Lines, Map, size};
 
     #[test]
     fn a_line_with_blanks_in_its_path_is_read_whole() {
@@ -298,8 +334,16 @@ mod tests {
             size(b"Rss:                  12 kB\n"),
             Some((&b"Rss"[..], 12 << 10))
         );
+        assert_eq!(size(b"Pss:                  12 kB\n"), None);
         assert_eq!(size(b"VmFlags: rd wr mr mw me ac\n"), None);
         assert_eq!(size(b"ProtectionKey:         0\n"), None);
+    }
+
+    #[test]
+    fn lines_are_all_of_the_text() {
+        let lines: Vec<&[u8]> = Lines(b"one\n\nthree").collect();
+        assert_eq!(lines, [&b"one\n"[..], b"\n", b"three"]);
+        assert_eq!(Lines(b"").count(), 0);
     }
 
     #[test]
