@@ -10,6 +10,8 @@ use std::ops::ControlFlow;
 const MOST_MOMENTS: usize = 1 << 12;
 /// or this many bytes of lines.
 const MOST_BYTES: usize = 1 << 18;
+/// With so many bytes of lines it is large: its blocks are not of the usual size.
+const LARGE_BYTES: usize = 1 << 20;
 /// How many moments are announced at once.
 const AHEAD: usize = 32;
 
@@ -42,6 +44,11 @@ impl Batch {
     pub(super) fn is_full(&self) -> bool {
         let moments = self.moments.len();
         moments >= MOST_MOMENTS || (moments > 0 && self.bytes >= MOST_BYTES)
+    }
+
+    /// Whether its blocks are so large that another batch beside it would be felt.
+    pub(super) fn is_large(&self) -> bool {
+        self.bytes >= LARGE_BYTES
     }
 }
 

@@ -57,10 +57,27 @@ fn decode<L: Borrow<Log>>(
     full: &SyncSender<Batch>,
     emptied: &Receiver<Batch>,
 ) -> Result<(), Error> {
+    let mut away = 0;
+    let mut idle = Vec::new();
     loop {
-        let mut batch = emptied.try_recv().unwrap_or_default();
-        if !order.fill(&mut batch)? || full.send(batch).is_err() {
+        if let Ok(batch) = emptied.try_recv() {
+            away -= 1;
+            idle.push(batch);
+        }
+        let mut batch = idle.pop().unwrap_or_default();
+        let more = order.fill(&mut batch)?;
+        let large = batch.is_large();
+        if !more || full.send(batch).is_err() {
             return Ok(());
+        }
+        away += 1;
+        // Of huge blocks one is enough: the replaying thread catches up first.
+        while large && away > 0 {
+            let Ok(batch) = emptied.recv() else {
+                return Ok(());
+            };
+            away -= 1;
+            idle.push(batch);
         }
     }
 }
@@ -106,6 +123,12 @@ mod tests {
                 log.block(thread, &lines);
             }
         }
+        // And a block that is a batch by itself, larger than others.
+        let lines: Vec<String> = (0..20_000u64)
+            .map(|at| malloc(90_000 + at / 4, 10, 0x7f00_0000_0000 + at * 0x20))
+            .collect();
+        let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+        log.block(1, &lines);
         log.end(1, 100_000);
         let path = dir.path().join("memspy.cat.4711.jsonl");
         log.write(&path);
@@ -127,7 +150,7 @@ mod tests {
             alone.push(note(&step));
         }
         // Each realloc comes twice.
-        assert_eq!(alone.len(), 90 * 3 * 120 + 1);
+        assert_eq!(alone.len(), 90 * 3 * 120 + 20_000 + 1);
         assert!(alone.is_sorted_by_key(|(time, ..)| *time));
         let mut piped = Vec::new();
         let mut sink = |step: Step| {
