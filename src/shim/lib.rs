@@ -11,8 +11,8 @@
 //! (whose buffer) → `slot` (the line) → now and then `flush` → `file`. Everything else is for the start (`start`,
 //! `config`, `elf`, `tail`), the end (`close_out`, `snapshot`) and the rare (`pool`, `scratch`, `memory`).
 #![deny(clippy::undocumented_unsafe_blocks)]
-// The test harness must not export the hooks, and much of the shim is used by nothing else.
-#![cfg_attr(test, allow(dead_code))]
+// Test harness and fuzzer must not export the hooks, and much of the shim is used by nothing else.
+#![cfg_attr(any(test, fuzzing), allow(dead_code, unused_imports))]
 
 mod bootstrap;
 mod clock;
@@ -22,14 +22,14 @@ mod elf;
 mod file;
 mod flush;
 mod glibc;
-#[cfg(not(test))]
+#[cfg(not(any(test, fuzzing)))]
 mod hooks;
 mod image;
 mod leaks;
 mod log;
 mod memory;
 mod modules;
-#[cfg(not(test))]
+#[cfg(not(any(test, fuzzing)))]
 mod panicked;
 mod path;
 mod pool;
@@ -52,12 +52,18 @@ mod thread;
 mod unwind;
 mod x86_64;
 
-#[cfg(not(test))]
+/// For `fuzz`: walks a stack by unwind data that `changes` have spoilt.
+#[cfg(fuzzing)]
+pub fn walk_spoilt(changes: &[u8]) {
+    let _ = unwind::hostile::run(changes);
+}
+
+#[cfg(not(any(test, fuzzing)))]
 #[global_allocator]
 static OWN_MEMORY: memory::OwnMemory = memory::OwnMemory;
 
 /// An early start. Hooks may run before it: other libraries' constructors, the loader.
-#[cfg(not(test))]
+#[cfg(not(any(test, fuzzing)))]
 #[ctor::ctor(unsafe, priority = early)]
 fn constructor() {
     start::start();
@@ -68,14 +74,14 @@ fn constructor() {
 
 /// Runs among the last destructors of a process that returns from main or calls exit. With a leak check the end comes
 /// later, see `leaks::register_at_exit`.
-#[cfg(not(test))]
+#[cfg(not(any(test, fuzzing)))]
 extern "C" fn destructor() {
     if !settings::leaks() {
         close_out::close_out("exit", leaks::Caller::Unknown);
     }
 }
 
-#[cfg(not(test))]
+#[cfg(not(any(test, fuzzing)))]
 #[used]
 #[unsafe(link_section = ".fini_array")]
 static DESTRUCTOR: extern "C" fn() = destructor;

@@ -20,6 +20,8 @@
 mod bounds;
 mod caller;
 mod cfi;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod hostile;
 mod memo;
 mod row;
 mod rule;

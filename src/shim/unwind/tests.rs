@@ -13,6 +13,7 @@ macro_rules! here {
 }
 
 mod coroutines;
+mod hostile;
 mod libraries;
 mod signals;
 
