@@ -96,7 +96,10 @@ impl fmt::Display for Reason {
                 some(*events, "event")
             ),
             Reason::Threads(threads) => write!(f, "{} without any event", some(*threads, "thread")),
-            Reason::Stopped(why) => write!(f, "writing stopped ({why})"),
+            Reason::Stopped(why) => {
+                let why = crate::text::printable(why.as_bytes());
+                write!(f, "writing stopped ({why})")
+            }
             Reason::Lost(events) => write!(f, "{} could not be kept", some(*events, "event")),
             Reason::Blocks(blocks) => write!(f, "{} damaged", some(*blocks, "block")),
             Reason::Lines(lines) => write!(f, "{} unreadable", some(*lines, "line")),

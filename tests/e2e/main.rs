@@ -24,6 +24,8 @@ mod explain;
 mod gate;
 /// `docs/memory.md`: its commands run and print what stands in it.
 mod guide;
+/// Hostile names, through every report.
+mod hostile;
 /// Leak mode: what a check finds, held against Valgrind, and that it leaves the host alone.
 mod leaks;
 /// `memspy sites --kind mappings`: what programs map themselves.
