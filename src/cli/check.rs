@@ -26,7 +26,6 @@ use memspy_analysis::verdict::{Baseline, Outcome, Policy, Verdict, judge, lost_c
 pub(crate) use names::frames;
 pub(crate) use options::Args;
 use output::write_file;
-pub(crate) use report::visible;
 use report::{Report, Sources};
 use trial::{Status, Trial};
 

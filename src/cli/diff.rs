@@ -14,7 +14,7 @@ use crate::exit;
 use crate::naming::{NameOptions, Naming};
 use crate::site_logs::SiteLogs;
 use crate::sites::{By, Sort};
-use crate::terminal::say;
+use crate::terminal::{self, say};
 
 use change::Change;
 
@@ -107,7 +107,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
     let (old, new) = (read(&args.old)?, read(&args.new)?);
     let report = report(args, &old, &new);
     let answer = if args.json {
-        serde_json::to_string_pretty(&report)? + "\n"
+        terminal::document(&report)?
     } else {
         text::text(&report)
     };

@@ -13,7 +13,7 @@ use crate::exit;
 use crate::mount::Mount;
 use crate::preflight::Program;
 use crate::shim_file;
-use crate::terminal::{clean, show};
+use crate::terminal::{self, clean, show};
 
 mod glibc;
 
@@ -117,7 +117,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
         report.exit_code = exit::NOT_JUDGED;
     }
     let text = if args.json {
-        serde_json::to_string_pretty(&report)? + "\n"
+        terminal::document(&report)?
     } else {
         report.to_string()
     };

@@ -13,6 +13,7 @@ use memspy_analysis::several::Several;
 
 use crate::exit;
 use crate::signal;
+use crate::terminal::visible;
 
 use filter::{Filter, Options};
 
@@ -96,6 +97,13 @@ struct Printer<W> {
 impl<W: Write> Printer<W> {
     /// Prints the line that was made.
     fn print(&mut self) {
+        // The log itself may hold what a terminal acts on, in strings.
+        if self.json
+            && !self.line.is_ascii()
+            && let Ok(line) = std::str::from_utf8(&self.line)
+        {
+            self.line = visible(line).into();
+        }
         self.line.push(b'\n');
         if self.result.is_ok() {
             self.result = self.out.write_all(&self.line);

@@ -14,6 +14,7 @@ use crate::callers::Callers;
 use crate::exit;
 use crate::naming::NameOptions;
 use crate::one_log;
+use crate::terminal;
 
 /// Tell why each kernel call for memory was made.
 ///
@@ -76,8 +77,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
     let mut out = io::stdout().lock();
     if args.json {
         let document = json::document(&log, &told, &callers, args.top);
-        serde_json::to_writer_pretty(&mut out, &document)?;
-        writeln!(out)?;
+        out.write_all(terminal::document(&document)?.as_bytes())?;
     } else {
         let text = text::text(&one_log::title(&log), args, &told, &callers);
         out.write_all(text.as_bytes())?;

@@ -15,7 +15,7 @@ use crate::exit;
 use crate::naming::NameOptions;
 use crate::profile::{Measure, Profile};
 use crate::site_kind::SiteKind;
-use crate::terminal::{say, show};
+use crate::terminal::{say, show, visible};
 
 pub(crate) use folded::lines as folded_lines;
 
@@ -73,8 +73,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
             Ok(())
         }
         Format::Speedscope => {
-            serde_json::to_writer(&mut *out, &speedscope::document(&profile, &profile.title))?;
-            writeln!(out)
+            let document = speedscope::document(&profile, &profile.title);
+            writeln!(out, "{}", visible(&document.to_string()))
         }
         Format::Pprof => pprof::write(&profile, out),
     })?;

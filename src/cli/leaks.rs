@@ -13,9 +13,9 @@ use memspy_analysis::printable;
 use memspy_analysis::verdict::{Evidence, Frame, Held, Point, Totals, growing};
 use serde_json::{Value, json};
 
-use crate::check::{frames, visible};
+use crate::check::frames;
 use crate::naming::{NameOptions, Naming};
-use crate::terminal::{clean, say};
+use crate::terminal::{clean, say, visible};
 use crate::window::WindowOptions;
 use crate::{amount, exit};
 

@@ -15,7 +15,7 @@ use crate::exit;
 use crate::export::write_to;
 use crate::naming::NameOptions;
 use crate::one_log;
-use crate::terminal::say;
+use crate::terminal::{self, say};
 
 /// Show the address space of a process, each range with what it is.
 ///
@@ -72,8 +72,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
     let mut out = io::stdout().lock();
     if args.json {
         let document = json::document(&log, args.at, &view, &callers);
-        serde_json::to_writer_pretty(&mut out, &document)?;
-        writeln!(out)?;
+        out.write_all(terminal::document(&document)?.as_bytes())?;
     } else {
         let text = text::text(&title, args, &view, &callers);
         out.write_all(text.as_bytes())?;

@@ -17,7 +17,7 @@ use crate::exit;
 use crate::naming::{NameOptions, Naming};
 use crate::site_kind::SiteKind;
 use crate::site_logs::SiteLogs;
-use crate::terminal::say;
+use crate::terminal::{self, say};
 
 pub(crate) use group::name as asker_name;
 use report::Report;
@@ -138,7 +138,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
         by_name(args, &logs)
     };
     let answer = if args.json {
-        serde_json::to_string_pretty(&report)? + "\n"
+        terminal::document(&report)?
     } else {
         text::text(&report)
     };

@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::amount::count;
 use crate::ask::{Answer, Process, Target, Wish, parse_name};
 use crate::exit;
-use crate::terminal::{clean, say, show};
+use crate::terminal::{clean, say, show, visible};
 
 /// How often a check is asked for again that met a realloc.
 const TRIES: usize = 5;
@@ -90,7 +90,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
     }
     let found = found(&answer);
     if args.json {
-        println!("{}", document(&process, &answer, found.as_ref()));
+        let document = document(&process, &answer, found.as_ref());
+        println!("{}", visible(&document.to_string()));
     } else {
         print!("{}", text(&process, &answer, found.as_ref()));
     }

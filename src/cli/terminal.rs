@@ -30,6 +30,30 @@ pub(crate) fn clean(text: &str) -> String {
     clean
 }
 
+/// JSON text with every character that [`clean`] escapes written as JSON's own escape. JSON asks that only of those
+/// below U+0020. Outside of strings no such character stands, so the document means the same.
+pub(crate) fn visible(json: &str) -> String {
+    let mut visible = String::with_capacity(json.len());
+    for c in json.chars() {
+        if matches!(c, '\u{7f}'..='\u{9f}') || reorders(c) {
+            // Writing to a String can't fail.
+            let _ = write!(visible, "\\u{:04x}", c as u32);
+        } else {
+            visible.push(c);
+        }
+    }
+    visible
+}
+
+/// A value as a JSON document over several lines, [`visible`], with its newline.
+///
+/// # Errors
+/// When the value has no form in JSON.
+pub(crate) fn document(value: &impl serde::Serialize) -> serde_json::Result<String> {
+    let text = serde_json::to_string_pretty(value)?;
+    Ok(visible(&text) + "\n")
+}
+
 /// A path or an argument for a message: [`clean`], bytes that are not UTF-8 as U+FFFD.
 pub(crate) fn show(text: impl AsRef<OsStr>) -> String {
     clean(&text.as_ref().to_string_lossy())
@@ -50,6 +74,19 @@ mod tests {
             clean("a\u{1b}]52;c\u{7}b\u{9b}31m\r\n"),
             "a\\u{1b}]52;c\\u{7}b\\u{9b}31m\\u{d}\\n"
         );
+    }
+
+    #[test]
+    fn json_keeps_its_meaning_and_loses_what_a_terminal_acts_on() {
+        let name = "a\u{9b}31m\u{202e}\u{7f}\u{1b}ü";
+        let json = document(&name).unwrap();
+        assert!(
+            !json
+                .trim_end()
+                .chars()
+                .any(|c| c.is_control() || reorders(c))
+        );
+        assert_eq!(serde_json::from_str::<String>(&json).unwrap(), name);
     }
 
     #[test]

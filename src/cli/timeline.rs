@@ -14,6 +14,7 @@ use crate::amount::bytes;
 use crate::exit;
 use crate::export::write_to;
 use crate::one_log::{self, time};
+use crate::terminal;
 
 /// Lines of the table.
 const LINES: usize = 30;
@@ -54,8 +55,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
     } else {
         let mut out = io::stdout().lock();
         if args.json {
-            serde_json::to_writer_pretty(&mut out, &document(&line))?;
-            writeln!(out)?;
+            out.write_all(terminal::document(&document(&line))?.as_bytes())?;
         } else {
             out.write_all(table(&title, &line).as_bytes())?;
         }

@@ -16,6 +16,7 @@ use crate::callers::Callers;
 use crate::exit;
 use crate::naming::NameOptions;
 use crate::one_log::{self, time};
+use crate::terminal;
 
 /// Show what an address is: its range, its block, who allocated and freed it, its neighbours.
 ///
@@ -112,8 +113,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
     };
     let mut out = io::stdout().lock();
     if args.json {
-        serde_json::to_writer_pretty(&mut out, &found.json())?;
-        writeln!(out)?;
+        out.write_all(terminal::document(&found.json())?.as_bytes())?;
     } else {
         let mut text = String::new();
         // Writing to a String can't fail.

@@ -17,7 +17,6 @@ use memspy_analysis::verdict::{Finding, Frame, KindSet, Process, Standing, Verdi
 
 use crate::terminal::clean;
 use amount::Amount;
-pub(crate) use json::visible;
 pub(crate) use source::Sources;
 
 /// A way to write a report.

@@ -5,6 +5,7 @@ use memspy_analysis::tree::{Origin, Tree};
 use serde::Serialize;
 
 use crate::sites::TopSite;
+use crate::terminal;
 
 /// The version of the document's form.
 const SCHEMA: u32 = 1;
@@ -53,5 +54,5 @@ pub(super) fn document(summaries: &[Summary], sites: &[TopSite]) -> serde_json::
         totals,
         sites,
     };
-    serde_json::to_string_pretty(&document).map(|text| text + "\n")
+    terminal::document(&document)
 }

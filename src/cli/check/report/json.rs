@@ -4,6 +4,7 @@ use memspy_analysis::verdict::{Ending, Finding, Frame, Kind, Process, Standing, 
 use serde_json::{Value, json};
 
 use super::Report;
+use crate::terminal::visible;
 
 /// The version of the document's shape.
 const SCHEMA: u32 = 1;
@@ -39,25 +40,6 @@ pub(super) fn write(report: &Report) -> String {
         "notes": report.notes,
     });
     visible(&document.to_string()) + "\n"
-}
-
-/// JSON text with every character that a terminal may act on written as an escape. JSON itself
-/// asks that only of those below U+0020. Such characters stand inside of strings alone.
-pub(crate) fn visible(json: &str) -> String {
-    let mut out = String::with_capacity(json.len());
-    for c in json.chars() {
-        match c {
-            '\u{7f}'..='\u{9f}'
-            | '\u{200b}'..='\u{200f}'
-            | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{2069}'
-            | '\u{feff}' => {
-                out.push_str(&format!("\\u{:04x}", u32::from(c)));
-            }
-            c => out.push(c),
-        }
-    }
-    out
 }
 
 fn amount(totals: Totals) -> Value {

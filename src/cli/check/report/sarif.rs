@@ -9,9 +9,8 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::Report;
-use super::json::visible;
 use super::source::uri_path;
-use crate::terminal::clean;
+use crate::terminal::{clean, visible};
 
 const SCHEMA: &str =
     "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json";
