@@ -13,12 +13,11 @@
 //! Signals are blocked by the callers, so that no handler finds its own thread halfway.
 
 use crate::slot::Slot;
-use crate::stack::MAX_MODULE;
 use crate::sys::Errno;
 use crate::{clock, file, image, sys};
 use core::sync::atomic::{AtomicU64, Ordering::*};
 use memspy_log::tail::{HEADER_SIZE, VOID, control, header};
-use memspy_log::{Line, MAX_EVENT, Op, key, tag};
+use memspy_log::{HeapText, Line, Op, key, tag};
 
 /// The longest block line, and so the room that must lie before a run.
 pub(crate) const MAX_BLOCK: usize = 384;
@@ -208,21 +207,14 @@ fn next_run(slot: &Slot, from: u64, top: u64, whole: bool, reach: Reach) -> Opti
     })
 }
 
-/// How many lines were begun in a stretch without a committed line and never finished. Each holds its whole room; what
-/// is left over is the rest of the room of the line before, which was committed but did not give it back.
+/// How many lines were begun in a stretch without a committed line and never finished. Each has its opening; if none has,
+/// the stretch is one room, or the rest of the room of a line that was committed and did not give it back.
 fn rooms(gap: &[u8]) -> u64 {
-    let module = br#""op":"module""#;
-    let (mut left, mut rooms) = (gap, 0);
-    loop {
-        let room = match left.get(1..) {
-            Some(text) if text.starts_with(module) => MAX_MODULE,
-            _ => MAX_EVENT,
-        };
-        match left.get(room..) {
-            Some(rest) => left = rest,
-            None => return rooms,
-        }
-        rooms += 1;
+    let opening = br#""op":""#;
+    let openings = gap.windows(opening.len()).filter(|text| text == opening);
+    match openings.count() {
+        0 => (gap.len() / size_of::<HeapText>()) as u64,
+        openings => openings as u64,
     }
 }
 

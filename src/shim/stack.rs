@@ -67,7 +67,7 @@ impl Stack {
 struct Lines;
 
 /// Longest line about a module: its path may be all escapes.
-pub(crate) const MAX_MODULE: usize = 8 << 10;
+const MAX_MODULE: usize = 8 << 10;
 
 impl Definitions for Lines {
     fn module(&mut self, module: &Module) -> bool {

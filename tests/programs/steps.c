@@ -18,7 +18,7 @@
 #include <unistd.h>
 
 enum { TOLD, ACTION, ENOUGH, HANDLED, FORKED };
-enum { ALLOCATE = 1, MAP = 2, JUMP = 4, FORK = 8, FORK_AND_RETURN = 16 };
+enum { ALLOCATE = 1, MAP = 2, JUMP = 4, FORK = 8 };
 enum { BEGUN = 1, DONE = 2 };
 enum { MALLOC, FREE, REALLOC, CALLOC, MEMALIGN, MMAP, MUNMAP };
 enum { MAIN, HANDLER, CHILD, THREAD };
@@ -56,15 +56,12 @@ static struct entry *tell(uint32_t op, uint64_t key, uint32_t who) {
   return entry;
 }
 
-/* The call of an entry has returned. In a child that was forked inside it, it is told as a call of the child's too. */
-static void done(struct entry *entry, uint32_t was_forked) {
-  if (was_forked != forked) entry = tell(entry->op, entry->key, CHILD);
+static void done(struct entry *entry) {
   __atomic_store_n(&entry->state, DONE, __ATOMIC_SEQ_CST);
 }
 
 static void *call(int op, uint64_t key, uint32_t who, int marked, void *old) {
   struct entry *entry = tell(op, op == FREE || op == MUNMAP ? (uint64_t)old : key, who);
-  uint32_t was_forked = forked;
   void *answer = NULL;
   if (marked) marker();
   switch (op) {
@@ -76,7 +73,7 @@ static void *call(int op, uint64_t key, uint32_t who, int marked, void *old) {
     case MMAP: answer = mmap(NULL, key, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0); break;
     case MUNMAP: if (munmap(old, 4096)) _exit(92); break;
   }
-  done(entry, was_forked);
+  done(entry);
   if (marked) marker();
   return answer;
 }
@@ -103,17 +100,14 @@ static void handler(int signal) {
   (void)signal;
   uint64_t action = shared->words[ACTION];
   uint64_t times = ++shared->words[HANDLED];
-  if ((action & ALLOCATE) && !(action & FORK_AND_RETURN)) call(MALLOC, 50000 + times, HANDLER, 0, NULL);
+  if (action & ALLOCATE) call(MALLOC, 50000 + times, HANDLER, 0, NULL);
   if (action & MAP) call(MMAP, 4096 * (100000 + times), HANDLER, 0, NULL);
-  if (action & (FORK | FORK_AND_RETURN)) {
+  if (action & FORK) {
     pid_t child = _Fork();
     if (child == 0) {
       in_child();
-      if (action & FORK) {
-        three_calls(CHILD);
-        _exit(0);
-      }
-      if (action & ALLOCATE) call(MALLOC, 50000 + times, CHILD, 0, NULL);
+      three_calls(CHILD);
+      _exit(0);
     } else {
       shared->words[FORKED] = child;
     }

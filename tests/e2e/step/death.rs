@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::target::{Entry, FULL, OPS, Plan, Target};
 use super::tracee::{Stop, Tracee};
 use super::witness::{judge, judge_child};
-use super::{ALL, Choice, Place, Sample, Tally, before_call};
+use super::{Choice, Place, Sample, Tally, before_call};
 
 /// A stretch of instructions, at each of which the process may die.
 struct Stretch<'a> {
@@ -268,29 +268,29 @@ fn every_death() {
     let mut tally = Tally::default();
     for place in [|plan| plan, on_tmpfs as fn(Plan) -> Plan] {
         for op in OPS {
-            tally.add(in_call(&place(Plan::calls(op)), false, ALL));
-            tally.add(in_call(&place(full(Plan::calls(op))), false, ALL));
+            tally.add(in_call(&place(Plan::calls(op)), false, Sample::all()));
+            tally.add(in_call(&place(full(Plan::calls(op))), false, Sample::all()));
         }
         for plan in [FLUSH, full(FLUSH)] {
-            tally.add(in_call(&place(plan), true, ALL));
+            tally.add(in_call(&place(plan), true, Sample::all()));
         }
         for plan in [THREADS, full(THREADS)] {
-            tally.add(in_threads(&place(plan), ALL));
+            tally.add(in_threads(&place(plan), Sample::all()));
         }
         for scenario in ENDS {
             let plan = place(Plan::scenario(scenario, "malloc"));
-            tally.add(at_end(&plan, ALL));
-            tally.add(at_end(&full(plan), ALL));
+            tally.add(at_end(&plan, Sample::all()));
+            tally.add(at_end(&full(plan), Sample::all()));
         }
         for scenario in FORKS {
-            tally.add(in_child(&place(Plan::scenario(scenario, "malloc")), ALL));
+            tally.add(in_child(
+                &place(Plan::scenario(scenario, "malloc")),
+                Sample::all(),
+            ));
         }
         let start = place(Plan::calls("malloc"));
-        tally.add(at_start(&start, ALL));
-        tally.add(at_start(&full(start), ALL));
+        tally.add(at_start(&start, Sample::all()));
+        tally.add(at_start(&full(start), Sample::all()));
     }
-    tally.row(
-        "states of log and tail between two instructions: events lost",
-        "",
-    );
+    tally.row("states of log and tail between two instructions: events lost");
 }

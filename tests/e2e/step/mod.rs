@@ -24,13 +24,21 @@ pub(crate) struct Sample {
     every: usize,
 }
 
-/// What `scripts/torture` tries.
-const ALL: Sample = Sample {
-    rounds: 16,
-    every: 1,
-};
-
 impl Sample {
+    /// What `scripts/torture` tries: all, or every TORTURE_EVERY-th.
+    fn all() -> Self {
+        Self {
+            rounds: 16,
+            every: Self::thinned(),
+        }
+    }
+
+    /// The variable TORTURE_EVERY, for a quick look at a long sweep; 1 without it.
+    fn thinned() -> usize {
+        let every = std::env::var("TORTURE_EVERY").ok();
+        every.and_then(|every| every.parse().ok()).unwrap_or(1)
+    }
+
     /// Few enough for the tests of every day.
     const fn every(every: usize) -> Self {
         Self { rounds: 3, every }
@@ -96,7 +104,11 @@ impl Tally {
 
     /// Prints a line of the torture suite's table (`scripts/torture.d/README.md`), and asserts that nothing failed.
     #[track_caller]
-    fn row(self, what: &str, remarks: &str) {
+    fn row(self, what: &str) {
+        let remarks = match Sample::thinned() {
+            1 => String::new(),
+            every => format!("only every {every}th"),
+        };
         println!("\nrow\t{what}\t{}\t{}\t{remarks}", self.tried, self.failed);
         self.all_well();
     }

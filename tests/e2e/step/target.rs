@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use std::process::Stdio;
 
-use memspy_log::MAX_EVENT;
+use memspy_log::HeapText;
 use memspy_log::tail::{CONTROL_SIZE, HEADER_SIZE, control, header};
 
 use super::tracee::{Stop, Tracee};
@@ -60,6 +60,9 @@ pub(crate) const OPS: [&str; 7] = [
     "munmap",
 ];
 
+/// The room that the line of a heap call takes until it is finished.
+const ROOM: u64 = size_of::<HeapText>() as u64;
+
 const ENTRIES_AT: u64 = 4096;
 const ENTRY: usize = 24;
 
@@ -85,6 +88,11 @@ impl Plan {
     /// The calls of one kind, in short hooks, on a disk.
     pub(crate) const fn calls(op: &'static str) -> Self {
         Self::scenario("calls", op)
+    }
+
+    /// Whether each call is one line, a heap call's.
+    pub(crate) fn has_one_line(&self) -> bool {
+        self.settings == SHORT && !matches!(self.op, "mmap" | "munmap")
     }
 
     /// A scenario of the program's.
@@ -177,12 +185,12 @@ impl Target {
 
     /// Whether the next event of the first thread will find its buffer full: its lines go to the log then.
     pub(crate) fn is_nearly_full(&self) -> bool {
-        self.top() + MAX_EVENT as u64 > self.tail_word(control::EXTENT_TABLE)
+        self.top() + ROOM > self.tail_word(control::EXTENT_TABLE)
     }
 
     /// Whether the first thread, in its first buffer, has a line under way: behind a line's end there is no other line.
     pub(crate) fn line_is_open(&self) -> bool {
-        let room = self.top().checked_sub(MAX_EVENT as u64);
+        let room = self.top().checked_sub(ROOM);
         let room = room.filter(|room| *room > HEADER_SIZE as u64);
         room.is_some_and(|room| {
             let text = self
