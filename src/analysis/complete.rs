@@ -177,7 +177,8 @@ impl Witness {
             reasons.push(Reason::Lost(lost));
         }
         let stopped = self.stopped.clone().or_else(|| {
-            tail.filter(|tail| tail.stopped())
+            // What could not be written since is in the tail, as long as there was room.
+            tail.filter(|tail| tail.stopped() && (lost > 0 || log.is_running()))
                 .map(|tail| tail.stop_name())
         });
         reasons.extend(stopped.map(Reason::Stopped));

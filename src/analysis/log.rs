@@ -26,7 +26,8 @@ pub struct Log {
 
 impl Log {
     /// Opens the logs that `paths` name: files, directories, `-` for standard input. A file that
-    /// holds several logs one after the other gives several.
+    /// holds several logs one after the other gives several. Among several files an empty one is the log of an image
+    /// that was killed before its first line, and keeps nobody from reading the others.
     ///
     /// # Errors
     /// At the first path that can't be read or is not a log.
@@ -39,10 +40,25 @@ impl Log {
     /// # Errors
     /// When a directory can't be read or holds no log.
     pub fn each(paths: &[PathBuf]) -> Result<Each, Error> {
+        let paths = source::find(paths)?;
         Ok(Each {
-            paths: source::find(paths)?.into_iter(),
+            several: paths.len() > 1,
+            paths: paths.into_iter(),
             images: Vec::new().into_iter(),
         })
+    }
+
+    /// The log of an image that made the file and no line.
+    fn unborn(path: &Path) -> Result<Log, Error> {
+        // Its tail may be as unfinished as the log is.
+        let tail = Tail::of_log(path).ok().flatten();
+        let source = Arc::new(Source::open(path)?);
+        Ok(Log::of(source, 0, tail, Index::default()))
+    }
+
+    /// Whether the image ended before its first line and left nothing in the tail.
+    fn is_unborn(&self) -> bool {
+        self.source.is_empty() && self.index.blocks.is_empty()
     }
 
     /// Opens one log; of a file that holds several, the first.
@@ -81,17 +97,21 @@ impl Log {
     /// Opens the log that begins at `from` of a source.
     fn image(source: Arc<Source>, tail: Option<Tail>, from: u64) -> Result<Log, Error> {
         let index = index::build(&source, tail.as_ref(), from)?;
+        Ok(Log::of(source, from, tail, index))
+    }
+
+    fn of(source: Arc<Source>, from: u64, tail: Option<Tail>, index: Index) -> Log {
         let running = tail.as_ref().is_some_and(|tail| {
             let control = &tail.control;
             process::is_running(control.pid, control.start_ticks, &control.boot_id)
         });
-        Ok(Log {
+        Log {
             source,
             from,
             index,
             tail,
             running,
-        })
+        }
     }
 
     /// The path by which it was opened; `-` for standard input.
@@ -168,6 +188,7 @@ impl Log {
 /// Logs, opened one by one, see [`Log::each`].
 #[derive(Debug)]
 pub struct Each {
+    several: bool,
     paths: std::vec::IntoIter<PathBuf>,
     /// What is left of the present path's.
     images: std::vec::IntoIter<Log>,
@@ -191,7 +212,10 @@ impl Iterator for Each {
             let path = self.paths.next()?;
             let mut images = Vec::new();
             if let Err(why) = Log::open_images(&path, &mut images) {
-                return Some(Err(why));
+                if !(self.several && is_empty(&path)) {
+                    return Some(Err(why));
+                }
+                return Some(Log::unborn(&path));
             }
             self.images = images.into_iter();
         }
@@ -205,6 +229,7 @@ pub struct Place {
     from: u64,
     /// The bytes, of standard input, which can't be read a second time, and where it was asked for.
     kept: Option<Arc<Source>>,
+    unborn: bool,
     /// The first line; `None` when the log was cut before it.
     pub start: Option<Start>,
 }
@@ -217,6 +242,7 @@ impl Place {
             path: log.path().into(),
             from: log.from,
             kept: keep.then(|| Arc::clone(&log.source)),
+            unborn: log.is_unborn(),
             start: log.start().cloned(),
         }
     }
@@ -231,6 +257,9 @@ impl Place {
     /// # Errors
     /// When it can't be read any more.
     pub fn open(&self) -> Result<Log, Error> {
+        if self.unborn {
+            return Log::unborn(&self.path);
+        }
         let tail = match self.from {
             0 => Tail::of_log(&self.path)?,
             _ => None,
@@ -241,4 +270,8 @@ impl Place {
         };
         Log::image(source, tail, self.from)
     }
+}
+
+fn is_empty(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|file| file.is_file() && file.len() == 0)
 }

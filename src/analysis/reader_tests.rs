@@ -543,6 +543,28 @@ fn several_logs_in_one_file_are_told_apart() {
 }
 
 #[test]
+fn an_image_killed_before_its_first_line_does_not_hide_the_others() {
+    let place = Place::new();
+    let mut log = TestLog::new("");
+    log.block(1, &[&malloc(10, 1, 0x10)]).end(1, 99);
+    place.write(log.text.as_bytes());
+    for (name, bytes) in [("b.jsonl", 0), ("c.jsonl", 0), ("c.jsonl.tail", 36 << 10)] {
+        std::fs::write(place.path(name), vec![0; bytes]).expect("writable");
+    }
+    let logs = Log::open_all(&[place.0.path().to_owned()]).expect("three logs");
+    assert_eq!(logs.len(), 3);
+    for log in &logs {
+        let outcome = replay(log, &mut Notes::default()).expect("readable");
+        let whole = log.start().is_some();
+        assert_eq!(outcome.completeness.complete, whole, "{log:?}");
+        assert_eq!(
+            outcome.completeness.reasons.contains(&Reason::NoStart),
+            !whole
+        );
+    }
+}
+
+#[test]
 fn a_compressed_log_reads_like_the_plain_one() {
     let place = Place::new();
     let mut log = TestLog::new("");
