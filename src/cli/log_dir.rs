@@ -5,13 +5,22 @@ use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 
 /// Most bytes of a program's name in the name of a directory or log.
 const NAME_MAX: usize = 64;
+
+/// Who may do what in a new directory. A server that root starts gives up root and must still reach its log, which
+/// memspy has given to it by then; nobody else can list the directory or write to it.
+fn mode() -> u32 {
+    match fs::metadata("/proc/self").map(|own| own.uid()) {
+        Ok(0) => 0o711,
+        _ => 0o700,
+    }
+}
 
 /// An existing directory that logs go to, and which logs were there before.
 pub(crate) struct LogDir {
@@ -30,7 +39,7 @@ impl LogDir {
     pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
         let make = fs::DirBuilder::new()
             .recursive(true)
-            .mode(0o700)
+            .mode(mode())
             .create(path);
         make.with_context(|| format!("can't make the log directory {}", path.display()))?;
         Self::existing(path)
@@ -48,7 +57,7 @@ impl LogDir {
                 1 => format!("{stem}.d"),
                 number => format!("{stem}.{number}.d"),
             };
-            match fs::DirBuilder::new().mode(0o700).create(&name) {
+            match fs::DirBuilder::new().mode(mode()).create(&name) {
                 Ok(()) => return Self::existing(Path::new(&name)),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => {

@@ -192,24 +192,3 @@ pub(crate) fn exec_failed() -> bool {
     }
     open
 }
-
-/// A seccomp filter is about to be installed: everything goes to the log, and no system call is made any more.
-///
-/// `strict`: the mode that takes the clocks away too.
-pub(crate) fn sandbox(strict: bool) {
-    if image::generation() == 0 || image::sandboxed() || image::is_borrowed() {
-        return;
-    }
-    let mask = sys::block_signals();
-    let me = sys::gettid() as u32;
-    for slot in pool::slots().iter().filter(|slot| slot.owner().tid() != 0) {
-        let mine = slot.owner().tid() == me;
-        let _ = flush::flush(slot, if mine { Reach::All } else { Reach::Committed });
-    }
-    sys::restore_signals(mask);
-    image::set_sandboxed();
-    if strict {
-        clock::freeze();
-    }
-    unwind::NO_SYSTEM_CALLS.store(true, SeqCst);
-}

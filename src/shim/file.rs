@@ -45,7 +45,8 @@ pub(crate) unsafe fn write_log(from: *const u8, len: usize, offset: u64) -> Resu
     written
 }
 
-fn is_log(stat: &sys::Stat) -> bool {
+/// Whether this is the log.
+pub(crate) fn is_log(stat: &sys::Stat) -> bool {
     use core::sync::atomic::Ordering::Relaxed;
     stat.inode == image::word(control::LOG_INODE).load(Relaxed)
         && stat.device == image::word(control::LOG_DEVICE).load(Relaxed)

@@ -18,6 +18,7 @@ mod bootstrap;
 mod clock;
 mod close_out;
 mod config;
+mod confine;
 mod elf;
 mod file;
 mod flush;

@@ -3,7 +3,7 @@
 //! Nothing here touches the host's heap. Used at start, for a new thread, a new module, a new stack; never for an
 //! event. Lock-free: a chunk is claimed by one compare-exchange, so signals, threads and forks can't get stuck.
 
-use crate::sys;
+use crate::{image, sys};
 use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::{NonNull, null_mut};
 use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering::*};
@@ -79,8 +79,11 @@ pub(crate) fn count_mapped(bytes: usize) {
     MAPPED.fetch_add(bytes, Relaxed);
 }
 
-/// Maps `len` zeroed bytes of private memory that a core dump leaves out.
+/// Maps `len` zeroed bytes of private memory that a core dump leaves out; `None` in a sandbox, and without memory.
 pub(crate) fn map_pages(len: usize) -> Option<NonNull<u8>> {
+    if image::sandboxed() {
+        return None;
+    }
     let prot = libc::PROT_READ | libc::PROT_WRITE;
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
     // SAFETY: no address is asked for, so nothing existing is touched.

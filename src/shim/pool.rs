@@ -111,10 +111,32 @@ pub(crate) fn enlarge(from: &Slot) -> Option<&'static Slot> {
         .iter()
         .find(|slot| slot.size() as usize >= larger && take_free(slot, tid, pointer))
         .or_else(|| grow(tid, larger, 1))?;
+    Some(move_stream(from, slot, tid))
+}
+
+/// The same with a new buffer of half the memory that the limit leaves: what comes may have to stay in it. Other threads
+/// may still need some.
+pub(crate) fn widen(from: &Slot) -> Option<&'static Slot> {
+    let tid = from.owner().tid();
+    let left = LIMIT
+        .load(Relaxed)
+        .saturating_sub(TAIL_LENGTH.load(Relaxed) as usize);
+    let mut size = left / 2;
+    while size > (from.size() as usize).max(tail::LATER_SIZE) {
+        if let Some(slot) = grow(tid, size & !4095, 1) {
+            return Some(move_stream(from, slot, tid));
+        }
+        // The disk or the address space may have less.
+        size /= 2;
+    }
+    None
+}
+
+fn move_stream(from: &Slot, slot: &'static Slot, tid: u32) -> &'static Slot {
     slot.begin(from.stream.load(Relaxed), tid, from.n());
     from.field(header::THREAD).store(0, Release);
     from.notify(RETIRED);
-    Some(slot)
+    slot
 }
 
 /// `first`: the thread has no buffer yet, so one that seems to be its own is a dead thread's.

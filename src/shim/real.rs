@@ -73,6 +73,12 @@ table! {
     always posix_spawnp "posix_spawnp";
     always prctl "prctl";
     always syscall "syscall";
+    always chroot "chroot";
+    always mount "mount";
+    always setuid "setuid";
+    always seteuid "seteuid";
+    always setreuid "setreuid";
+    always setresuid "setresuid";
     maybe reallocarray "reallocarray";
     maybe free_sized "free_sized";
     maybe free_aligned_sized "free_aligned_sized";

@@ -181,6 +181,11 @@ impl Slot {
         unsafe { AtomicU32::from_ptr(self.buffer().add(offset).cast()) }
     }
 
+    /// Whether no line is in the buffer.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.field(header::TOP).load(Relaxed) == HEADER_SIZE as u64
+    }
+
     /// Events that the stream has had.
     pub(crate) fn n(&self) -> u64 {
         self.n.load(Relaxed)

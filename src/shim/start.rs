@@ -185,11 +185,15 @@ fn begin(pid: i32, forked: bool) -> core::result::Result<(), Failure> {
     } else {
         clock_start.fix()
     };
-    write_first_lines(program, parent, mono_ns).map_err(failure(b"cannot write the log"))?;
-    image::new_generation().ok_or(Failure {
-        what: b"the kernel cannot wipe a page on fork (Linux 4.14 can)",
-        errno: Errno(libc::EINVAL),
-    })?;
+    let begun = write_first_lines(program, parent, mono_ns)
+        .map_err(failure(b"cannot write the log"))
+        .and_then(|()| {
+            image::new_generation().ok_or(Failure {
+                what: b"the kernel cannot wipe a page on fork (Linux 4.14 can)",
+                errno: Errno(libc::EINVAL),
+            })
+        });
+    begun.inspect_err(|_| tail::remove())?;
     image::set_state(state::BUFFERED);
     request::start();
     Ok(())

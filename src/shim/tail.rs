@@ -22,6 +22,23 @@ pub(crate) const BUSY_SIZE: usize = 512 << 10;
 static PLACES: [AtomicPtr<u8>; MAX_EXTENTS] = [const { AtomicPtr::new(null_mut()) }; MAX_EXTENTS];
 static LENGTHS: [AtomicU64; MAX_EXTENTS] = [const { AtomicU64::new(0) }; MAX_EXTENTS];
 
+/// Device and inode of the tail.
+static IDENTITY: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
+
+/// Whether this is the tail.
+pub(crate) fn is_tail(stat: &sys::Stat) -> bool {
+    let [device, inode] = &IDENTITY;
+    stat.device == device.load(Relaxed) && stat.inode == inode.load(Relaxed)
+}
+
+fn remember_identity(fd: i32) {
+    if let Ok(stat) = sys::fstat(fd) {
+        let [device, inode] = &IDENTITY;
+        device.store(stat.device, Relaxed);
+        inode.store(stat.inode, Relaxed);
+    }
+}
+
 const FIRST_LENGTH: usize = CONTROL_SIZE + FIRST_COUNT * FIRST_SIZE;
 
 /// Makes log and tail, maps the tail, and fills its control page. Answers the place of the first buffer.
@@ -66,6 +83,7 @@ fn create_named(log: PathText) -> Result<*mut u8> {
 
 fn map_first(path: &CStr) -> Result<*mut u8> {
     let fd = file::create(path)?;
+    remember_identity(fd);
     let mapped = map_extent(fd, 0, FIRST_LENGTH, place(0));
     sys::close(fd);
     let page = mapped.inspect_err(|_| {
@@ -74,6 +92,12 @@ fn map_first(path: &CStr) -> Result<*mut u8> {
     remember(0, page, FIRST_LENGTH);
     set_extent(page, 0, FIRST_SIZE, FIRST_COUNT);
     Ok(page)
+}
+
+/// Removes log and tail again: they hold nothing.
+pub(crate) fn remove() {
+    let _ = sys::unlink(image::tail_path());
+    let _ = sys::unlink(image::log_path());
 }
 
 fn place(extent: usize) -> *mut u8 {
@@ -235,6 +259,7 @@ pub(crate) fn leave_parents() {
 pub(crate) fn reopen() -> Result<()> {
     let path = image::tail_path();
     let fd = file::create(path)?;
+    remember_identity(fd);
     let copied = copy_extents(fd).and_then(|()| {
         // SAFETY: the magic is readable.
         unsafe { sys::pwrite_all(fd, MAGIC.as_ptr(), MAGIC.len(), 0) }

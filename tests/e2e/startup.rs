@@ -1,6 +1,9 @@
 //! Loading: other preloads, sanitizers, sandboxes, odd launchers.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+
+use serde_json::Value;
 
 use crate::oracle::{
     assert_complete, assert_same, assert_told_calls_are_logged, record, tails, told,
@@ -87,34 +90,76 @@ fn exceptions_pass_through_allocating_frames() {
     assert_eq!(recorded.run.stdout(), "500\n500\nbad_alloc\n200\n");
 }
 
+/// How many of a thread's events are mallocs of a size in the range.
+fn sized(events: &BTreeMap<u64, Value>, sizes: std::ops::Range<u64>) -> usize {
+    let fits = |event: &&Value| {
+        event["op"] == "malloc"
+            && event["size"]
+                .as_u64()
+                .is_some_and(|size| sizes.contains(&size))
+    };
+    events.values().filter(fits).count()
+}
+
 #[test]
-fn a_sandbox_that_allows_no_call_of_ours_does_not_kill_the_program() {
+fn a_sandbox_that_allows_no_call_of_ours_kills_nobody_and_costs_no_event() {
     for how in ["prctl", "seccomp"] {
         let recorded = record("seccomp_filter", &[how]);
         assert_eq!(recorded.run.stdout(), "alive\n");
         let log = recorded.log();
         let events = remains(&log.path);
         assert_contiguous(&events);
-        let before = events[&1]
-            .values()
-            .filter(|event| event["op"] == "malloc")
-            .count();
-        assert!(before >= 100, "{before}");
+        assert_eq!(sized(&events[&1], 1000..1100), 100);
+        assert_eq!(sized(&events[&1], 2000..3000), 20_000);
     }
 }
 
 #[test]
-fn strict_seccomp_does_not_kill_the_program() {
+fn strict_seccomp_kills_nobody_and_costs_no_event() {
     let recorded = record("seccomp_strict", &[]);
     assert_eq!(recorded.run.stdout(), "alive\n");
     let events = remains(&recorded.log().path);
     assert_contiguous(&events);
-    let before = events[&1]
-        .values()
-        .filter(|event| event["op"] == "malloc")
-        .count();
-    assert!(before >= 101, "{before}");
+    assert_eq!(sized(&events[&1], 1000..1100), 100);
+    assert_eq!(sized(&events[&1], 2000..2500), 500);
     assert_eq!(tails(recorded.logs.path()).len(), 1);
+}
+
+#[test]
+fn a_sandbox_that_refuses_a_call_of_ours_costs_the_whole_log_or_nothing() {
+    let program = compile("ordinary_calls.c");
+    let plain = finish(&mut clean(&program));
+    for (call, recorded) in [
+        (libc::SYS_pwrite64, true),
+        (libc::SYS_fallocate, true),
+        (libc::SYS_membarrier, true),
+        (libc::SYS_fchmod, true),
+        (libc::SYS_prlimit64, true),
+        (libc::SYS_readlinkat, true),
+        (libc::SYS_unlink, true),
+        (libc::SYS_fstat, false),
+        (libc::SYS_madvise, false),
+    ] {
+        let logs = TestDir::new();
+        let mut sandbox = clean(compile("refuses_one_call.c"));
+        sandbox.args([call.to_string().as_str(), "env"]);
+        sandbox.arg(format!("LD_PRELOAD={}", shim().display()));
+        sandbox.arg(format!("MEMSPY_LOG={}/", logs.path().display()));
+        let ended = finish(sandbox.arg(&program));
+        assert_eq!(ended.status, plain.status, "{call}: {ended}");
+        assert_eq!(ended.stdout_bytes, plain.stdout_bytes, "{call}: {ended}");
+        if recorded {
+            assert_eq!(ended.stderr_bytes, plain.stderr_bytes, "{call}: {ended}");
+            assert_complete(&Log::only_in(&logs));
+        } else {
+            assert!(
+                ended.stderr().contains("is not recorded"),
+                "{call}: {ended}"
+            );
+            assert_eq!(ended.stderr().lines().count(), 1, "{call}: {ended}");
+            assert_eq!(logs.names(), Vec::<String>::new(), "{call}");
+        }
+    }
 }
 
 #[test]

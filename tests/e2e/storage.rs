@@ -2,8 +2,8 @@
 //! lacks.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::Path;
 use std::process::Stdio;
 
@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::oracle::{assert_complete, assert_told_calls_are_logged, number, record, tails};
 use crate::remains::{assert_contiguous, remains};
-use crate::support::{Finished, Log, TestDir, clean, compile, finish, preloaded, shim};
+use crate::support::{Finished, Log, TestDir, clean, compile, finish, memspy, preloaded, shim};
 
 /// A run of a shell script with `$PROGRAM` set and, when `logs` is given, memspy told by `$MEMSPY` (to be put before a program).
 fn script(text: &str, program: &str, work: &TestDir, logs: Option<&Path>) -> Finished {
@@ -254,6 +254,40 @@ fn a_full_disk_stops_the_log_and_not_the_program() {
 }
 
 #[test]
+fn a_log_goes_on_when_a_full_disk_has_room_again_and_says_what_is_missing() {
+    // The state in the tail (at 12) says when the disk was full and when writing went on: nothing here waits for a time.
+    let text = "mkdir small && mount -t tmpfs -o size=300k tmpfs small && ($MEMSPY $PROGRAM told & \
+                state() { od -An -tu1 -j12 -N1 small/*.tail | tr -d ' '; }; \
+                until [ \"$(state)\" = 3 ]; do sleep 0.05; done; mount -o remount,size=64m small; \
+                until [ \"$(state)\" = 1 ]; do sleep 0.05; done; touch told; wait $!; echo status $?); \
+                cp small/* $SAVED";
+    let (work, saved) = (TestDir::new(), TestDir::new());
+    let recorder = format!("env LD_PRELOAD={} MEMSPY_LOG=small/", shim().display());
+    let mut shell = clean("unshare");
+    shell
+        .current_dir(work.path())
+        .env("PROGRAM", compile("until_told.c"))
+        .env("SAVED", saved.path())
+        .env("MEMSPY", recorder)
+        .args(["-Urm", "bash", "-c", text]);
+    let ended = finish(&mut shell).success();
+    assert_eq!(ended.stdout(), "told\nstatus 0\n", "{ended}");
+    assert!(tails(saved.path()).is_empty());
+    let log = Log::only_in(&saved);
+    let after = |event: &&Value| event["size"].as_u64().is_some_and(|size| size >= 30_001);
+    assert_eq!(log.ops("malloc").filter(after).count(), 5000);
+    assert_eq!(log.only("stopped", None)["why"], "ENOSPC");
+    let lost = number(log.only("resumed", None), "lost");
+    assert!(lost > 0);
+    assert_eq!(number(log.end(), "lost"), lost);
+    let summary = finish(memspy().args(["summary", "--json"]).arg(&log.path)).success();
+    let said = &summary.json()["logs"][0];
+    assert_eq!(said["complete"], false);
+    let reasons = said["reasons"].to_string();
+    assert!(reasons.contains(&format!("{lost} events")), "{reasons}");
+}
+
+#[test]
 fn a_log_directory_that_is_removed_does_not_disturb_the_program() {
     let (logs, work) = (TestDir::new(), TestDir::new());
     let counters = work.join("oracle");
@@ -298,10 +332,45 @@ fn a_server_that_drops_its_privileges_and_its_root_runs_as_before() {
     let events = remains(&first.path);
     assert_contiguous(&events);
     let sized = |event: &&Value| event["op"] == "malloc" && event["size"] == 150;
-    let kept = events[&1].values().filter(sized).count();
-    assert!(
-        kept >= 200,
-        "calls before the chroot are missing: {kept} of 200"
-    );
+    // 200 before the chroot, 400 after it: these stay in the tail.
+    assert_eq!(events[&1].values().filter(sized).count(), 600);
+    let summary = finish(memspy().args(["summary", "--json"]).arg(&first.path)).success();
+    let said = &summary.json()["logs"][0];
+    assert_eq!(said["complete"], true, "{}", said["reasons"]);
     assert_eq!(empty.names(), Vec::<String>::new());
+}
+
+#[test]
+fn a_worker_that_gives_up_root_keeps_its_log() {
+    for how in ["setuid", "seteuid", "setreuid", "setresuid"] {
+        // On tmpfs, because nobody may not go through every place where tests are built.
+        let logs = TestDir::on_tmpfs();
+        fs::set_permissions(logs.path(), Permissions::from_mode(0o1777)).unwrap();
+        let program = logs.join("program");
+        fs::copy(compile("gives_up_root.c"), &program).unwrap();
+        finish(preloaded(&program, &logs).arg(how)).success();
+        let log = Log::only_in(&logs);
+        assert_complete(&log);
+        let sized = |event: &&Value| event["size"] == 150;
+        assert_eq!(log.ops("malloc").filter(sized).count(), 200, "{how}");
+        assert!(tails(logs.path()).is_empty(), "{how}");
+        let about = fs::metadata(&log.path).unwrap();
+        assert_eq!((about.uid(), about.mode() & 0o777), (65534, 0o600), "{how}");
+    }
+}
+
+#[test]
+fn a_worker_that_gives_up_root_is_recorded_by_run_too() {
+    let work = TestDir::on_tmpfs();
+    fs::set_permissions(work.path(), Permissions::from_mode(0o755)).unwrap();
+    let program = work.join("program");
+    fs::copy(compile("gives_up_root.c"), &program).unwrap();
+    let run = ["run", "--output", "logs", "--"];
+    let mut recorder = memspy();
+    recorder.current_dir(work.path()).args(run).arg(&program);
+    finish(recorder.arg("setuid")).success();
+    let log = Log::all_in(&work.join("logs")).remove(0);
+    assert_complete(&log);
+    let sized = |event: &&Value| event["size"] == 150;
+    assert_eq!(log.ops("malloc").filter(sized).count(), 200);
 }

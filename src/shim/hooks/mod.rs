@@ -152,5 +152,11 @@ hooks! {
     posix_spawnp (on_stack) process::posix_spawnp;
     prctl (forward) process::before_prctl;
     syscall (forward) process::before_syscall;
+    chroot (forward) process::before_chroot;
+    mount (forward) process::before_mount;
+    setuid (forward) process::before_setuid;
+    seteuid (forward) process::before_seteuid;
+    setreuid (forward) process::before_setreuid;
+    setresuid (forward) process::before_setresuid;
     dlclose (1) process::dlclose;
 }

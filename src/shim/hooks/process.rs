@@ -1,9 +1,10 @@
-//! Calls after which this image may be gone, or may no longer make system calls.
+//! Calls after which this image may be gone, or may no longer reach its log.
 //!
 //! Each looks at the call and answers the real function's address; the entry then jumps there with all arguments as
 //! they came. In a vfork child they change nothing: it works in its parent's memory.
 
-use crate::close_out::{close_out, close_out_for_exec, sandbox};
+use crate::close_out::{close_out, close_out_for_exec};
+use crate::confine;
 use crate::leaks::{self, Caller, Registers};
 use crate::real::{REAL, address};
 use crate::{image, modules, settings, spawn, stack, thread};
@@ -145,15 +146,52 @@ pub(super) extern "C" fn before_syscall(
         (libc::SYS_prctl, option) if option as c_int == libc::PR_SET_SECCOMP => {
             before_seccomp(second == libc::SECCOMP_MODE_STRICT as usize, third);
         }
+        (libc::SYS_chroot | libc::SYS_pivot_root, _) => confine::root(),
         _ => {}
     }
     address(&REAL.syscall)
 }
 
+/// What comes before the real `chroot`; answers its address.
+pub(super) extern "C" fn before_chroot() -> usize {
+    confine::root();
+    address(&REAL.chroot)
+}
+
+/// What comes before the real `mount`; answers its address.
+pub(super) extern "C" fn before_mount() -> usize {
+    confine::root();
+    address(&REAL.mount)
+}
+
+/// What comes before the real `setuid`; answers its address.
+pub(super) extern "C" fn before_setuid(user: u32) -> usize {
+    confine::user(user);
+    address(&REAL.setuid)
+}
+
+/// What comes before the real `seteuid`; answers its address.
+pub(super) extern "C" fn before_seteuid(effective: u32) -> usize {
+    confine::user(effective);
+    address(&REAL.seteuid)
+}
+
+/// What comes before the real `setreuid`; answers its address.
+pub(super) extern "C" fn before_setreuid(_real: u32, effective: u32) -> usize {
+    confine::user(effective);
+    address(&REAL.setreuid)
+}
+
+/// What comes before the real `setresuid`; answers its address.
+pub(super) extern "C" fn before_setresuid(_real: u32, effective: u32) -> usize {
+    confine::user(effective);
+    address(&REAL.setresuid)
+}
+
 /// A call without a filter installs none: libseccomp makes it to see what the kernel can do.
 fn before_seccomp(strict: bool, filter: usize) {
     if strict || filter != 0 {
-        sandbox(strict);
+        confine::sandbox(strict);
     }
 }
 

@@ -128,6 +128,18 @@ pub(crate) fn checks() -> (u64, u64) {
     (CHECKED.load(Relaxed), MISTAKEN.load(Relaxed))
 }
 
+/// Makes what a slot needs for its walks: later there may be no memory to be had.
+pub(crate) fn prepare(slot: usize) {
+    if MODE.load(Relaxed) == Mode::Off as u8 {
+        return;
+    }
+    if let Some(thread) = Thread::make(slot)
+        && let Some((id, _)) = thread.begin(DEPTH.load(Relaxed))
+    {
+        thread.end(id);
+    }
+}
+
 /// Tells that memory was unmapped, moved, or mapped over. Cheap.
 pub(crate) fn mapping_changed() {
     bounds::mapping_changed();
