@@ -5,8 +5,8 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::oracle::{assert_complete, calls, number, record};
-use crate::support::{Log, TestDir, address, clean, finish, finish_with_input, shim};
+use crate::oracle::{assert_complete, assert_told_calls_are_logged, calls, number, record};
+use crate::support::{Log, TestDir, address, clean, finish, finish_with_input, memspy, shim};
 
 #[test]
 fn each_mapping_call_is_one_event_with_its_own_arguments_and_result() {
@@ -14,6 +14,16 @@ fn each_mapping_call_is_one_event_with_its_own_arguments_and_result() {
     let log = recorded.log();
     assert_complete(&log);
     assert_eq!(calls(&log.lines), recorded.told());
+}
+
+#[test]
+fn a_terabyte_of_reserved_addresses_is_as_the_kernel_has_it() {
+    let recorded = record("reserves_terabyte", &[]);
+    let log = recorded.log();
+    assert_complete(&log);
+    assert_told_calls_are_logged(&recorded.told(), &log.lines);
+    let maps = finish(memspy().args(["maps", "--json"]).arg(&log.path)).success();
+    assert!(maps.stdout().contains("\"schema\""), "{maps}");
 }
 
 #[test]

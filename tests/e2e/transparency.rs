@@ -156,6 +156,9 @@ fn real_programs() -> Vec<(&'static str, Vec<&'static str>)> {
             vec!["-O1", "-S", "-o", "-", "-x", "c", "/usr/include/stdlib.h"],
         ),
         ("git", vec!["hash-object", "/etc/services"]),
+        ("bash", vec!["-c", GIT]),
+        ("bash", vec!["-c", MAKE]),
+        ("bash", vec!["-c", SQLITE]),
         ("ssh-keygen", vec!["-l", "-f", "/dev/null"]),
         ("file", vec!["/bin/sh", "/etc/passwd"]),
         ("openssl", vec!["dgst", "-sha256", "/etc/services"]),
@@ -165,6 +168,34 @@ fn real_programs() -> Vec<(&'static str, Vec<&'static str>)> {
         ("timeout", vec!["-s", "TERM", "0.2", "sleep", "60"]),
     ]
 }
+
+/// A repository with some history, cloned, packed, checked; by a git that the environment tells nothing.
+const GIT: &str = "\
+export HOME=$PWD GIT_CONFIG_NOSYSTEM=1 GIT_AUTHOR_DATE='@1800000000 +0000' GIT_COMMITTER_DATE='@1800000000 +0000'
+git config --global user.name A && git config --global user.email a@example.org && git init -q -b main source
+for i in $(seq 120); do
+    printf 'commit refs/heads/main\ncommitter A <a@example.org> %d +0000\ndata 2\nx\n' $((1700000000 + i))
+    printf 'M 100644 inline d%d/f%d\ndata %d\n%s\n' $((i % 3)) $((i % 20)) 9 $((100000000 + i))
+done | git -C source fast-import --quiet
+git clone -q --no-local source clone && cd clone && git -c pack.threads=2 gc -q --prune=now && git fsck --full
+git checkout -q -b side HEAD~50 && echo more >>d1/f1 && git commit -qam side && git merge -q main -m merged
+git log --stat | md5sum; git rev-parse side main; git archive main | md5sum; ls .git/objects/pack | wc -l";
+
+/// A small project of C files, built by two jobs at once, then nothing to do, then one file again.
+const MAKE: &str = "\
+command -v make >/dev/null || exit 0
+for i in 1 2 3 4 5; do printf 'int f%d(void) { return %d; }\n' $i $i >f$i.c; done
+printf 'int f3(void); int main(void) { return f3(); }\n' >main.c
+printf 'objects := $(patsubst %%.c,%%.o,$(wildcard *.c))\nprogram: $(objects)\n\t$(CC) -o $@ $^\n' >Makefile
+make -s -j2 && make -j2; touch f2.c; make -n; ./program; echo $?";
+
+/// A database on disk: two connections at once, a missing table, a vacuum.
+const SQLITE: &str = "\
+sqlite3 d.db 'PRAGMA journal_mode=WAL; CREATE TABLE t(a INTEGER PRIMARY KEY, b TEXT); WITH RECURSIVE n(i) AS \
+(SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 9000) INSERT INTO t SELECT i, hex(i * i) FROM n; CREATE INDEX tb ON t(b);'
+sqlite3 d.db 'SELECT count(*), sum(length(b)) FROM t; PRAGMA integrity_check;' >one &
+sqlite3 d.db 'SELECT count(*) FROM t AS x JOIN t AS y ON x.b = y.b'; wait; cat one
+sqlite3 d.db 'SELECT * FROM missing'; sqlite3 d.db 'VACUUM'; sqlite3 d.db .dump | md5sum";
 
 /// The place of a program in the PATH.
 fn which(program: &str) -> Option<PathBuf> {
