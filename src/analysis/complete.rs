@@ -8,6 +8,7 @@ use crate::event::{End, Event, What};
 use crate::index::Block;
 use crate::log::Log;
 use crate::merge::Step;
+use crate::tail::Tail;
 use serde::{Serialize, Serializer};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -177,8 +178,10 @@ impl Witness {
             reasons.push(Reason::Lost(lost));
         }
         let stopped = self.stopped.clone().or_else(|| {
-            // What could not be written since is in the tail, as long as there was room.
-            tail.filter(|tail| tail.stopped() && (lost > 0 || log.is_running()))
+            // What could not be written since is in the tail, as long as there was room; without threads it never began.
+            let harms = |tail: &&Tail| lost > 0 || log.is_running() || tail.control.streams == 0;
+            tail.filter(|tail| tail.stopped())
+                .filter(harms)
                 .map(|tail| tail.stop_name())
         });
         reasons.extend(stopped.map(Reason::Stopped));

@@ -193,7 +193,7 @@ fn begin(pid: i32, forked: bool) -> core::result::Result<(), Failure> {
                 errno: Errno(libc::EINVAL),
             })
         });
-    begun.inspect_err(|_| tail::remove())?;
+    begun.inspect_err(|failure| tail::abandon(failure.errno))?;
     image::set_state(state::BUFFERED);
     request::start();
     Ok(())

@@ -94,8 +94,10 @@ fn map_first(path: &CStr) -> Result<*mut u8> {
     Ok(page)
 }
 
-/// Removes log and tail again: they hold nothing.
-pub(crate) fn remove() {
+/// Removes log and tail again: they hold nothing. Where that can't be done either, the tail says so.
+pub(crate) fn abandon(why: Errno) {
+    image::word32(control::STOP_ERRNO).store(why.0 as u32, Relaxed);
+    image::word32(control::STATE).store(state::STOPPED, Relaxed);
     let _ = sys::unlink(image::tail_path());
     let _ = sys::unlink(image::log_path());
 }
