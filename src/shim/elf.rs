@@ -1,239 +1,171 @@
-//! Finds symbols that may not exist, without dlsym: a failing dlsym allocates from the host's heap and leaves its text
-//! in dlerror(). Used at the start only.
+//! A loaded ELF object, read where it lies in memory: its span, its code, its build id, its unwind data, its symbols.
+//!
+//! Nothing is opened and nothing is mapped: what the loader mapped is enough, and it is there even when the file has
+//! been replaced or the process may not open files any more. Hook-safe, but for what asks the loader for its list: that
+//! is for the start only.
 
-use core::ffi::{CStr, c_int, c_void};
+mod loaded;
+mod symbols;
 
-/// A loaded object, as the loader lists it.
-struct Object {
-    base: usize,
-    name: &'static CStr,
-    headers: &'static [libc::Elf64_Phdr],
+pub(crate) use loaded::{code_of, find_object, first_definer, next_symbol, object_of};
+
+use libc::{Elf64_Ehdr, Elf64_Phdr};
+
+const PT_GNU_EH_FRAME: u32 = 0x6474_e550;
+const NT_GNU_BUILD_ID: u32 = 3;
+const PAGE: usize = 4096;
+
+/// Longest build id that is kept, in bytes; linkers make 8 to 32.
+pub(crate) const MAX_BUILD_ID: usize = 32;
+
+/// A range of readable memory: address and length.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Span {
+    pub(crate) at: usize,
+    pub(crate) len: usize,
 }
 
-/// The tables in which a symbol is looked up.
-struct Tables {
-    base: usize,
-    symbols: usize,
-    strings: usize,
-    hash: usize,
-    versions: usize,
-}
-
-#[repr(C)]
-struct Dyn {
-    tag: i64,
-    value: usize,
-}
-
-const DT_NULL: i64 = 0;
-const DT_STRTAB: i64 = 5;
-const DT_SYMTAB: i64 = 6;
-const DT_GNU_HASH: i64 = 0x6fff_fef5;
-const DT_VERSYM: i64 = 0x6fff_fff0;
-const STT_TLS: u8 = 6;
-const STT_GNU_IFUNC: u8 = 10;
-const HIDDEN_VERSION: u16 = 0x8000;
-
-/// Calls `visit` for each loaded object, in the order in which the loader searches; stops when it answers `Some`.
-fn find_object<T>(mut visit: impl FnMut(&Object) -> Option<T>) -> Option<T> {
-    struct Search<'a, T> {
-        visit: &'a mut dyn FnMut(&Object) -> Option<T>,
-        found: Option<T>,
+impl Span {
+    /// The first address behind it.
+    pub(crate) fn end(self) -> usize {
+        self.at.wrapping_add(self.len)
     }
-    unsafe extern "C" fn step<T>(
-        info: *mut libc::dl_phdr_info,
-        _: usize,
-        data: *mut c_void,
-    ) -> c_int {
-        // SAFETY: the loader passes its info, valid during the call, and the pointer given below.
-        let (info, search) = unsafe { (&*info, &mut *data.cast::<Search<'_, T>>()) };
-        // SAFETY: name and headers of a loaded object live as long as it; objects are not unloaded during the walk.
-        let object = unsafe {
-            Object {
-                base: info.dlpi_addr as usize,
-                name: if info.dlpi_name.is_null() {
-                    c""
-                } else {
-                    CStr::from_ptr(info.dlpi_name)
-                },
-                headers: core::slice::from_raw_parts(info.dlpi_phdr, info.dlpi_phnum.into()),
-            }
-        };
-        search.found = (search.visit)(&object);
-        search.found.is_some().into()
+
+    /// Whether `address` lies in it.
+    pub(crate) fn contains(self, address: usize) -> bool {
+        address.wrapping_sub(self.at) < self.len
     }
-    let mut search = Search {
-        visit: &mut visit,
-        found: None,
-    };
-    // SAFETY: `step` is given the search that it expects.
-    unsafe { libc::dl_iterate_phdr(Some(step::<T>), (&raw mut search).cast()) };
-    search.found
 }
 
-impl Object {
+/// What the program headers of a loaded object say.
+#[derive(Clone, Copy)]
+pub(crate) struct Object<'a> {
+    /// What is added to the file's addresses.
+    pub(crate) bias: usize,
+    headers: &'a [Elf64_Phdr],
+}
+
+impl<'a> Object<'a> {
+    /// An object from the loader's own description of it.
+    fn new(bias: usize, headers: &'a [Elf64_Phdr]) -> Object<'a> {
+        Object { bias, headers }
+    }
+
+    /// The object whose first page is at `base`; `None` when no ELF header lies there.
+    ///
+    /// # Safety
+    /// `base` must be the start of an object that is loaded for as long as the answer is used.
+    pub(crate) unsafe fn at(base: usize, bias: usize) -> Option<Object<'a>> {
+        // SAFETY: the caller vouches for the object; its first page is mapped readable, and page-aligned.
+        let header = unsafe { &*(base as *const Elf64_Ehdr) };
+        let size = usize::from(header.e_phentsize);
+        let count = usize::from(header.e_phnum);
+        let offset = usize::try_from(header.e_phoff).ok()?;
+        let fits = offset.checked_add(count * size)? <= PAGE;
+        if header.e_ident.get(..4)? != b"\x7fELF" || size != size_of::<Elf64_Phdr>() || !fits {
+            return None;
+        }
+        // SAFETY: the headers lie inside the first page, which is mapped.
+        let headers =
+            unsafe { core::slice::from_raw_parts((base + offset) as *const Elf64_Phdr, count) };
+        Some(Object { bias, headers })
+    }
+
+    fn segments(&self, kind: u32) -> impl Iterator<Item = Span> {
+        self.segments_with(kind, 0)
+    }
+
+    /// The segments of a kind that have certain flags.
+    fn segments_with(&self, kind: u32, flags: u32) -> impl Iterator<Item = Span> {
+        let bias = self.bias;
+        self.headers
+            .iter()
+            .filter(move |header| header.p_type == kind && header.p_flags & flags == flags)
+            .map(move |header| Span {
+                at: bias.wrapping_add(header.p_vaddr as usize),
+                len: header.p_memsz as usize,
+            })
+    }
+
+    /// Whether an address lies in a loaded segment.
     fn contains(&self, address: usize) -> bool {
-        self.headers.iter().any(|header| {
-            let from = self.base.wrapping_add(header.p_vaddr as usize);
-            header.p_type == libc::PT_LOAD && address.wrapping_sub(from) < header.p_memsz as usize
+        self.segments(libc::PT_LOAD)
+            .any(|part| part.contains(address))
+    }
+
+    /// The executable segment that holds an address.
+    fn code_at(&self, address: usize) -> Option<Span> {
+        self.segments_with(libc::PT_LOAD, libc::PF_X)
+            .find(|part| part.contains(address))
+    }
+
+    /// From the lowest to the highest mapped address, in whole pages.
+    pub(crate) fn span(&self) -> Span {
+        let from = self
+            .segments(libc::PT_LOAD)
+            .map(|part| part.at)
+            .min()
+            .unwrap_or(0);
+        let to = self
+            .segments(libc::PT_LOAD)
+            .map(Span::end)
+            .max()
+            .unwrap_or(0);
+        let at = from & !(PAGE - 1);
+        Span {
+            at,
+            len: to.next_multiple_of(PAGE).saturating_sub(at),
+        }
+    }
+
+    /// The search table of the unwind data (`.eh_frame_hdr`).
+    pub(crate) fn unwind_table(&self) -> Option<Span> {
+        self.segments(PT_GNU_EH_FRAME).next()
+    }
+
+    /// The loaded segment that holds `address`, from there on.
+    pub(crate) fn rest_of_segment(&self, address: usize) -> Option<Span> {
+        let part = self
+            .segments(libc::PT_LOAD)
+            .find(|part| part.contains(address))?;
+        Some(Span {
+            at: address,
+            len: part.end() - address,
         })
     }
 
-    fn tables(&self) -> Option<Tables> {
-        let dynamic = self
-            .headers
-            .iter()
-            .find(|header| header.p_type == libc::PT_DYNAMIC)?;
-        let mut entry = self.base.wrapping_add(dynamic.p_vaddr as usize) as *const Dyn;
-        let mut tables = Tables {
-            base: self.base,
-            symbols: 0,
-            strings: 0,
-            hash: 0,
-            versions: 0,
+    /// The build id; empty when the object has none.
+    pub(crate) fn build_id(&self) -> &'a [u8] {
+        self.segments(libc::PT_NOTE)
+            .find_map(build_id_in)
+            .unwrap_or_default()
+    }
+}
+
+/// The build id among the notes of a segment. A note is three words (length of the name, length of the content,
+/// type), the name and the content, each padded to four bytes.
+fn build_id_in<'a>(notes: Span) -> Option<&'a [u8]> {
+    let mut at = notes.at;
+    while at + 12 <= notes.end() {
+        // SAFETY: three words lie inside the segment, which the loader mapped, and notes are aligned to four.
+        let [name, len, kind] = unsafe { (at as *const [u32; 3]).read_unaligned() };
+        let name_at = at + 12;
+        let content = name_at.checked_add((name as usize).checked_next_multiple_of(4)?)?;
+        let next = content.checked_add((len as usize).checked_next_multiple_of(4)?)?;
+        if next > notes.end() {
+            return None;
+        }
+        // SAFETY: name and content lie inside the segment, as just checked.
+        let (name, content) = unsafe {
+            (
+                core::slice::from_raw_parts(name_at as *const u8, name as usize),
+                core::slice::from_raw_parts(content as *const u8, len as usize),
+            )
         };
-        loop {
-            // SAFETY: the dynamic section is mapped and ends with DT_NULL, where this loop ends too.
-            let Dyn { tag, value } = unsafe { entry.read() };
-            // The loader has added the base to these addresses, but for the vdso, whose section is read-only.
-            let address = if value < self.base {
-                value + self.base
-            } else {
-                value
-            };
-            match tag {
-                DT_NULL => break,
-                DT_STRTAB => tables.strings = address,
-                DT_SYMTAB => tables.symbols = address,
-                DT_GNU_HASH => tables.hash = address,
-                DT_VERSYM => tables.versions = address,
-                _ => {}
-            }
-            entry = entry.wrapping_add(1);
+        if kind == NT_GNU_BUILD_ID && name == b"GNU\0" {
+            return content.get(..content.len().min(MAX_BUILD_ID));
         }
-        (tables.symbols != 0 && tables.strings != 0 && tables.hash != 0).then_some(tables)
+        at = next;
     }
-}
-
-/// The hash function of DT_GNU_HASH: h = h * 33 + byte, from 5381.
-fn gnu_hash(name: &CStr) -> u32 {
-    name.to_bytes().iter().fold(5381, |hash: u32, byte| {
-        hash.wrapping_mul(33).wrapping_add(u32::from(*byte))
-    })
-}
-
-impl Tables {
-    /// The address of a defined function or variable of default version.
-    fn find(&self, name: &CStr) -> Option<usize> {
-        let wanted = gnu_hash(name);
-        // SAFETY: layout of DT_GNU_HASH: bucket count, first hashed symbol, bloom size in words, bloom shift; the
-        // bloom words; the buckets; then one hash value for each symbol, the last of a chain with bit 0 set.
-        unsafe {
-            let head = self.hash as *const u32;
-            let (buckets, first, bloom) = (*head, *head.add(1), *head.add(2));
-            let bucket = head.add(4 + 2 * bloom as usize);
-            let chain = bucket.add(buckets as usize);
-            let mut index = *bucket.add((wanted.checked_rem(buckets)?) as usize);
-            if index < first {
-                return None;
-            }
-            loop {
-                let hash = *chain.add((index - first) as usize);
-                if hash | 1 == wanted | 1
-                    && let Some(address) = self.defined(index, name)
-                {
-                    return Some(address);
-                }
-                if hash & 1 != 0 {
-                    return None;
-                }
-                index += 1;
-            }
-        }
-    }
-
-    /// # Safety
-    /// `index` must be one of the symbol table's.
-    unsafe fn defined(&self, index: u32, name: &CStr) -> Option<usize> {
-        // SAFETY: the caller vouches for the index; a symbol's name lies in the string table.
-        unsafe {
-            let symbol = &*(self.symbols as *const libc::Elf64_Sym).add(index as usize);
-            let text = CStr::from_ptr((self.strings + symbol.st_name as usize) as *const _);
-            let hidden = self.versions != 0
-                && *(self.versions as *const u16).add(index as usize) & HIDDEN_VERSION != 0;
-            let kind = symbol.st_info & 15;
-            let usable = symbol.st_shndx != 0 && !matches!(kind, STT_TLS | STT_GNU_IFUNC);
-            (text == name && !hidden && usable)
-                .then(|| self.base.wrapping_add(symbol.st_value as usize))
-        }
-    }
-}
-
-/// A symbol's address in the objects that the loader searches after this library.
-pub(crate) fn next_symbol(name: &CStr) -> Option<usize> {
-    let here = next_symbol as *const () as usize;
-    let mut past = false;
-    find_object(|object| {
-        if !past {
-            past = object.contains(here);
-            return None;
-        }
-        object.tables()?.find(name)
-    })
-}
-
-/// The object whose definition of a name the process uses: its base and path; the program's own path is empty.
-pub(crate) fn first_definer(name: &CStr) -> Option<(usize, &'static CStr)> {
-    find_object(|object| {
-        object.tables()?.find(name)?;
-        Some((object.base, object.name))
-    })
-}
-
-/// The base and the path of the object that contains an address; the program's own path is empty.
-pub(crate) fn object_of(address: usize) -> Option<(usize, &'static CStr)> {
-    find_object(|object| {
-        object
-            .contains(address)
-            .then_some((object.base, object.name))
-    })
-}
-
-/// The address range of the executable segments of the object that contains an address.
-pub(crate) fn code_of(address: usize) -> Option<(usize, usize)> {
-    find_object(|object| {
-        if !object.contains(address) {
-            return None;
-        }
-        object
-            .headers
-            .iter()
-            .filter(|header| header.p_type == libc::PT_LOAD && header.p_flags & libc::PF_X != 0)
-            .map(|header| {
-                let from = object.base + header.p_vaddr as usize;
-                (from, from + header.p_memsz as usize)
-            })
-            .find(|(from, to)| (*from..*to).contains(&address))
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{gnu_hash, object_of};
-
-    #[test]
-    fn the_hash_is_the_one_of_the_gnu_linker() {
-        // From the description of the format: printf hashes to 0x156b2bb8, the empty name to 5381.
-        assert_eq!(gnu_hash(c"printf"), 0x156b_2bb8);
-        assert_eq!(gnu_hash(c""), 5381);
-    }
-
-    #[test]
-    fn a_function_of_libc_lies_in_libc() {
-        let (_, path) = object_of(libc::getpid as *const () as usize).expect("is loaded");
-        assert!(
-            path.to_str().is_ok_and(|path| path.contains("libc.so")),
-            "{path:?}"
-        );
-    }
+    None
 }

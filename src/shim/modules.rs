@@ -6,8 +6,7 @@
 //! the same address gets another one, the same library at the same address its old one.
 //! Where `_dl_find_object` is missing (glibc before 2.35), libraries opened later are unknown.
 
-pub(crate) mod elf;
-
+use crate::elf::{self, MAX_BUILD_ID, Object, Span};
 use crate::unwind::Definitions;
 use crate::{memory, sys};
 use core::ffi::{CStr, c_char, c_void};
@@ -16,7 +15,6 @@ use core::sync::atomic::{
     AtomicBool, AtomicPtr, AtomicU32, AtomicUsize,
     Ordering::{AcqRel, Acquire, Relaxed, Release},
 };
-use elf::{MAX_BUILD_ID, Object, Span};
 
 const MAX_PATH: usize = 4096;
 
@@ -118,37 +116,24 @@ pub(crate) fn void_memos() {
 
 /// Lists what is loaded. Once, from the initialisation: the loader may be at work in this thread, but in no other.
 pub(crate) fn start() {
-    let find_object = crate::elf::next_symbol(c"_dl_find_object").unwrap_or(0);
+    let find_object = elf::next_symbol(c"_dl_find_object").unwrap_or(0);
     FIND_OBJECT.store(find_object, Release);
-    // SAFETY: the callback reads what the loader hands it during the call, and nothing else.
-    unsafe { libc::dl_iterate_phdr(Some(list), core::ptr::null_mut()) };
+    elf::find_object(|object, path| {
+        list(object, path);
+        None::<()>
+    });
 }
 
-unsafe extern "C" fn list(info: *mut libc::dl_phdr_info, _: usize, _: *mut c_void) -> i32 {
-    // SAFETY: the loader hands a description that is valid during the call.
-    let info = unsafe { &*info };
-    // SAFETY: as above; the headers are as many as it says.
-    let headers =
-        unsafe { core::slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum)) };
-    let object = Object::new(info.dlpi_addr as usize, headers);
+fn list(object: &Object, path: &CStr) {
     // SAFETY: getauxval only reads the auxiliary vector.
-    let auxiliary = |kind| unsafe { libc::getauxval(kind) } as usize;
-    let span = object.span();
+    let vdso = unsafe { libc::getauxval(libc::AT_SYSINFO_EHDR) } as usize;
     let mut buffer = [0u8; 512];
-    let path: &[u8] = if span.at == auxiliary(libc::AT_SYSINFO_EHDR) {
-        b"[vdso]"
-    } else if info.dlpi_name.is_null() {
-        b""
-    } else {
-        // SAFETY: the loader's names are NUL-terminated.
-        unsafe { CStr::from_ptr(info.dlpi_name) }.to_bytes()
-    };
-    let path = match path {
+    let path = match path.to_bytes() {
+        _ if object.span().at == vdso => b"[vdso]",
         b"" => sys::readlink(c"/proc/self/exe", &mut buffer).unwrap_or_default(),
         path => path,
     };
-    let _ = add(HEAD.load(Acquire), &object, path, true);
-    0
+    let _ = add(HEAD.load(Acquire), object, path, true);
 }
 
 /// Makes the log's lines about all modules that are loaded now.

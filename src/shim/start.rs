@@ -217,12 +217,13 @@ fn first_start() -> core::result::Result<&'static Program, Failure> {
         .map_or(&b""[..], CStr::to_bytes);
     let huge = tunables.windows(7).any(|word| word == b"hugetlb");
     glibc::start(allocator.is_none(), !huge);
-    let code = elf::code_of(libc::gnu_get_libc_version as *const () as usize).unwrap_or((0, 0));
-    LIBC_CODE[0].store(code.0, Relaxed);
-    LIBC_CODE[1].store(code.1, Relaxed);
-    let own = elf::code_of(start as *const () as usize).unwrap_or((0, 0));
-    OWN_CODE[0].store(own.0, Relaxed);
-    OWN_CODE[1].store(own.1, Relaxed);
+    let code = |address| elf::code_of(address).unwrap_or_default();
+    let libc = code(libc::gnu_get_libc_version as *const () as usize);
+    LIBC_CODE[0].store(libc.at, Relaxed);
+    LIBC_CODE[1].store(libc.end(), Relaxed);
+    let own = code(start as *const () as usize);
+    OWN_CODE[0].store(own.at, Relaxed);
+    OWN_CODE[1].store(own.end(), Relaxed);
     // SAFETY: answers a static string.
     let libc = unsafe { CStr::from_ptr(libc::gnu_get_libc_version()) };
     let program = keep(Program {

@@ -12,6 +12,32 @@ mod process;
 
 use core::arch::naked_asm;
 
+/// Saves the registers that hold a call's arguments, 56 bytes: `rax` says how many of a variadic one's are vectors.
+macro_rules! push_arguments {
+    () => {
+        "push rdi
+         push rsi
+         push rdx
+         push rcx
+         push r8
+         push r9
+         push rax"
+    };
+}
+
+/// The reverse of [`push_arguments`].
+macro_rules! pop_arguments {
+    () => {
+        "pop rax
+         pop r9
+         pop r8
+         pop rcx
+         pop rdx
+         pop rsi
+         pop rdi"
+    };
+}
+
 macro_rules! entry {
     (1, $body:path) => { naked_asm!(".cfi_startproc", "mov rsi, rsp", "mov rdx, rbp", "jmp {}", ".cfi_endproc", sym $body) };
     (2, $body:path) => { naked_asm!(".cfi_startproc", "mov rdx, rsp", "mov rcx, rbp", "jmp {}", ".cfi_endproc", sym $body) };
@@ -37,13 +63,7 @@ macro_rules! entry {
     (last, $body:path) => {
         naked_asm!(
             ".cfi_startproc",
-            "push rdi",
-            "push rsi",
-            "push rdx",
-            "push rcx",
-            "push r8",
-            "push r9",
-            "push rax",
+            push_arguments!(),
             // A `leaks::Registers`, from its last field to its first.
             "push r15",
             "push r14",
@@ -59,13 +79,7 @@ macro_rules! entry {
             "call {}",
             "mov r11, rax",
             "add rsp, 64",
-            "pop rax",
-            "pop r9",
-            "pop r8",
-            "pop rcx",
-            "pop rdx",
-            "pop rsi",
-            "pop rdi",
+            pop_arguments!(),
             ".cfi_adjust_cfa_offset -120",
             "jmp r11",
             ".cfi_endproc",
@@ -75,23 +89,11 @@ macro_rules! entry {
     (forward, $body:path) => {
         naked_asm!(
             ".cfi_startproc",
-            "push rdi",
-            "push rsi",
-            "push rdx",
-            "push rcx",
-            "push r8",
-            "push r9",
-            "push rax",
+            push_arguments!(),
             ".cfi_adjust_cfa_offset 56",
             "call {}",
             "mov r11, rax",
-            "pop rax",
-            "pop r9",
-            "pop r8",
-            "pop rcx",
-            "pop rdx",
-            "pop rsi",
-            "pop rdi",
+            pop_arguments!(),
             ".cfi_adjust_cfa_offset -56",
             "jmp r11",
             ".cfi_endproc",

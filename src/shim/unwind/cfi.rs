@@ -7,8 +7,9 @@ use super::Cut;
 use super::row::{self, Rules};
 use super::rule::Step;
 use super::walk::Walk;
+use crate::elf::Span;
 use crate::modules::Module;
-use crate::modules::elf::Span;
+
 use gimli::{
     BaseAddresses, CfaRule, EhFrame, EhFrameHdr, Encoding, EndianSlice, Evaluation,
     EvaluationResult, EvaluationStorage, FrameDescriptionEntry, LittleEndian, Location,

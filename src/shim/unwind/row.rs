@@ -225,7 +225,8 @@ fn of(
 #[cfg(test)]
 mod tests {
     use super::row;
-    use crate::modules::{self, elf::Span};
+    use crate::elf::Span;
+    use crate::modules;
     use gimli::{
         BaseAddresses, CieOrFde, EhFrame, EndianSlice, LittleEndian, Register, RegisterRule,
         UnwindContext, UnwindContextStorage, UnwindSection, UnwindTableRow, X86_64,
