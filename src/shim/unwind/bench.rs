@@ -1,13 +1,14 @@
-//! What a capture costs, beside one clock_gettime and beside other unwinders, in one run:
-//! `cargo test --release -p memspy-shim -- --ignored --nocapture capture_costs`
+//! What a capture costs, beside one clock_gettime and beside libunwind, in one run, as a table (`scripts/bench` has it
+//! in its result): `cargo test --release -p memspy-shim -- --ignored --nocapture capture_costs`
 
-use super::tests::{Log, registers, witness};
+use super::tests::{Log, registers};
 use super::thread::Thread;
 use super::{Caller, DEFAULT_DEPTH, Mode, capture, modules, start};
 use core::ffi::{CStr, c_int, c_void};
 use core::hint::black_box;
 use core::ptr::null_mut;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::Mutex;
 use std::time::Instant;
 
 /// Short enough to fit between two interruptions.
@@ -105,10 +106,38 @@ macro_rules! links {
 
 links! { link l1 l2 l3 l4 l5 l6 l7 l8 l9 l10 l11 l12 l13 l14 l15 l16 l17 l18 l19 }
 
-/// What to measure at the end of the chain: nanoseconds of one call, ours or libunwind's, in code that is new to it.
+/// What to measure at the end of the chain: one call in code that is new, or many in code that is known.
 static COLD: AtomicBool = AtomicBool::new(false);
-static OURS: AtomicU64 = AtomicU64::new(u64::MAX);
-static THEIRS: AtomicU64 = AtomicU64::new(u64::MAX);
+static COSTS: Mutex<Costs> = Mutex::new(Costs::NONE);
+
+/// Nanoseconds; those of libunwind are not finite when it is not installed.
+#[derive(Clone, Copy)]
+struct Costs {
+    frames: usize,
+    clock: f64,
+    hit: f64,
+    /// Of a stack that was not seen lately, all of whose code is known.
+    miss: f64,
+    /// The same the second time: the memo keeps it.
+    kept: f64,
+    unw_backtrace: f64,
+    /// No code of the stack is known.
+    cold: f64,
+    unw_backtrace_cold: f64,
+}
+
+impl Costs {
+    const NONE: Costs = Costs {
+        frames: 0,
+        clock: f64::INFINITY,
+        hit: f64::INFINITY,
+        miss: f64::INFINITY,
+        kept: f64::INFINITY,
+        unw_backtrace: f64::INFINITY,
+        cold: f64::INFINITY,
+        unw_backtrace_cold: f64::INFINITY,
+    };
+}
 
 fn measure() -> usize {
     let mut caller = Caller {
@@ -118,75 +147,68 @@ fn measure() -> usize {
     };
     registers(&raw mut caller);
     let mut log = Log::default();
+    let mut costs = COSTS.lock().expect("no panic");
     if COLD.load(Relaxed) {
-        measure_cold(&caller, &mut log);
+        measure_cold(&caller, &mut log, &mut costs);
     } else {
-        measure_warm(&caller, &mut log);
+        measure_warm(&caller, &mut log, &mut costs);
     }
     black_box(1)
 }
 
-fn measure_cold(caller: &Caller, log: &mut Log) {
+fn measure_cold(caller: &Caller, log: &mut Log, costs: &mut Costs) {
+    let once = |call: &mut dyn FnMut()| {
+        let start = Instant::now();
+        call();
+        start.elapsed().as_nanos() as f64
+    };
     modules::next_generation();
-    let start = Instant::now();
-    black_box(capture(caller, 0, log));
-    OURS.fetch_min(start.elapsed().as_nanos() as u64, Relaxed);
+    let ours = once(&mut || {
+        black_box(capture(caller, 0, log));
+    });
+    costs.cold = costs.cold.min(ours);
     if let Some(libunwind) = Libunwind::open() {
         let mut addresses = [null_mut(); 128];
         libunwind.forget();
-        let start = Instant::now();
-        libunwind.unwind(&mut addresses);
-        THEIRS.fetch_min(start.elapsed().as_nanos() as u64, Relaxed);
+        let theirs = once(&mut || libunwind.unwind(&mut addresses));
+        costs.unw_backtrace_cold = costs.unw_backtrace_cold.min(theirs);
     }
 }
 
-fn show(what: &str, ns: f64, clock: f64) {
-    println!("{what:<44}{ns:8.1} ns{:8.2} clocks", ns / clock);
-}
-
-fn measure_warm(caller: &Caller, log: &mut Log) {
-    let clock = cost(clock);
+fn measure_warm(caller: &Caller, log: &mut Log, costs: &mut Costs) {
     let id = capture(caller, 0, log);
-    let frames = log.frames(id).len();
-    println!("{frames} frames; one clock_gettime takes {clock:.1} ns");
-    let hit = cost(|| {
+    let thread = Thread::at(0).expect("made by the capture");
+    costs.frames = log.frames(id).len();
+    costs.clock = cost(clock);
+    costs.hit = cost(|| {
         black_box(capture(caller, 0, log));
     });
-    show("hit", hit, clock);
-    let thread = Thread::at(0).expect("made by the capture");
-    let miss = cost(|| {
-        modules::void_memos();
+    // What is not kept is a miss the next time too.
+    thread.memo.forget();
+    costs.miss = cost(|| {
         thread.memo.forget_seen(id);
         black_box(capture(caller, 0, log));
     });
-    show("miss", miss, clock);
-    let kept = cost(|| {
+    costs.kept = cost(|| {
         modules::void_memos();
         black_box(capture(caller, 0, log));
     });
-    show("miss that the memo keeps", kept, clock);
     if let Some(libunwind) = Libunwind::open() {
         let mut addresses = [null_mut(); 128];
-        let theirs = cost(|| libunwind.unwind(&mut addresses));
-        show("libunwind's unw_backtrace", theirs, clock);
-        println!("{:<44}{:8.2}", "miss / libunwind's", miss / theirs);
-    } else {
-        println!("libunwind.so.8 is not installed");
+        costs.unw_backtrace = cost(|| libunwind.unwind(&mut addresses));
     }
-    let libgcc = cost(|| {
-        black_box(witness());
-    });
-    show("libgcc's _Unwind_Backtrace", libgcc, clock);
 }
 
-/// As often as it takes to meet a quiet moment, each time in a thread to which the chain's code is new.
-fn cold(depth: usize) {
-    OURS.store(u64::MAX, Relaxed);
-    THEIRS.store(u64::MAX, Relaxed);
+/// The costs at a depth of the chain. Those in new code: the best of many threads, to each of which it is new.
+fn at_depth(depth: usize) -> Costs {
+    *COSTS.lock().expect("no panic") = Costs::NONE;
+    COLD.store(false, Relaxed);
+    let warm = std::thread::spawn(move || link(depth));
+    warm.join().expect("no panic");
     COLD.store(true, Relaxed);
     for _ in 0..RUNS {
         let thread = std::thread::spawn(move || {
-            // What every thread needs once, whatever it unwinds.
+            // What libunwind needs once in every thread, whatever it unwinds.
             if let Some(libunwind) = Libunwind::open() {
                 libunwind.unwind(&mut [null_mut(); 128]);
             }
@@ -194,20 +216,7 @@ fn cold(depth: usize) {
         });
         thread.join().expect("no panic");
     }
-    COLD.store(false, Relaxed);
-    let (ours, theirs) = (OURS.load(Relaxed) as f64, THEIRS.load(Relaxed) as f64);
-    println!("{:<44}{ours:8.1} ns", "miss, all code new");
-    if theirs < 1e9 {
-        println!(
-            "{:<44}{theirs:8.1} ns",
-            "libunwind's unw_backtrace, code new"
-        );
-        println!(
-            "{:<44}{:8.2}",
-            "miss / libunwind's, code new",
-            ours / theirs
-        );
-    }
+    *COSTS.lock().expect("no panic")
 }
 
 #[test]
@@ -215,9 +224,30 @@ fn cold(depth: usize) {
 fn capture_costs() {
     modules::start();
     start(Mode::Full, DEFAULT_DEPTH, false);
+    println!(
+        "| frames | clock_gettime | hit | miss | miss, kept | unw_backtrace | new code | unw_backtrace, new code \
+         | hit / clock | miss / clock | miss / unw_backtrace | kept / unw_backtrace | both in new code |"
+    );
+    println!("|{}", "---|".repeat(13));
     for depth in [3, 9, 15, 60] {
-        let warm = std::thread::spawn(move || link(depth));
-        warm.join().expect("no panic");
-        cold(depth);
+        let it = at_depth(depth);
+        let ns = |ns: f64| format!("{ns:.0}");
+        let ratio = |part: f64, whole: f64| format!("{:.2}", part / whole);
+        let cells = [
+            it.frames.to_string(),
+            ns(it.clock),
+            ns(it.hit),
+            ns(it.miss),
+            ns(it.kept),
+            ns(it.unw_backtrace),
+            ns(it.cold),
+            ns(it.unw_backtrace_cold),
+            ratio(it.hit, it.clock),
+            ratio(it.miss, it.clock),
+            ratio(it.miss, it.unw_backtrace),
+            ratio(it.kept, it.unw_backtrace),
+            ratio(it.cold, it.unw_backtrace_cold),
+        ];
+        println!("| {} |", cells.join(" | "));
     }
 }

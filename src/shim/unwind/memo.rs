@@ -444,6 +444,16 @@ impl Memo {
         was
     }
 
+    /// Makes all stacks unknown, but for the numbers of their frames.
+    #[cfg(test)]
+    pub(super) fn forget(&self) {
+        let table = self.table();
+        for group in 0..1 << (table.bits - WAYS.trailing_zeros()) {
+            let bucket = table.bucket(Place { group, mark: 0 });
+            bucket.marks.store(0, Relaxed);
+        }
+    }
+
     /// Makes a stack one that was not seen.
     #[cfg(test)]
     pub(super) fn forget_seen(&self, node: u32) {
