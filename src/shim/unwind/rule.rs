@@ -29,6 +29,18 @@ pub(crate) enum Step {
     FromBp { cfa: usize, bp: usize },
 }
 
+impl Step {
+    /// A step by frame pointer as what it is when the frame pointer is one: whoever keeps frame pointers keeps
+    /// (caller's frame pointer, return address) at its own.
+    #[inline(always)]
+    pub(crate) fn of_frame_pointer(self) -> Step {
+        match self {
+            Step::FramePointer => Step::FromBp { cfa: 16, bp: 16 },
+            other => other,
+        }
+    }
+}
+
 /// A step and the module that it was found in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Rule {

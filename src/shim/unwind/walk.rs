@@ -274,7 +274,7 @@ impl<'a> Walk<'a> {
             // In the order of how often: the processor predicts comparisons, not a table of jumps.
             let (cfa, bp) = if let Step::FromSp { cfa, bp } = found.rule.step {
                 (at.sp.wrapping_add(cfa), bp)
-            } else if let Step::FromBp { cfa, bp } = found.rule.step {
+            } else if let Step::FromBp { cfa, bp } = found.rule.step.of_frame_pointer() {
                 flags |= u32::from(USED_BP);
                 let mut base = at.bp;
                 if at.flags & u32::from(BP_IS) == 0 {
@@ -290,7 +290,7 @@ impl<'a> Walk<'a> {
                     next += 1;
                 }
                 let cfa = base.wrapping_add(cfa);
-                if cfa <= at.sp || !cfa.is_multiple_of(8) {
+                if base < at.sp || cfa <= at.sp || !cfa.is_multiple_of(8) {
                     break;
                 }
                 (cfa, bp)
@@ -310,7 +310,8 @@ impl<'a> Walk<'a> {
                 }
                 // SAFETY: the word lies in the bounds: above the stack pointer, as CFAs do, and below their end.
                 let caller = unsafe { (address as *const usize).read_volatile() };
-                if caller == 0 {
+                let by_bp = flags & u32::from(USED_BP) != 0;
+                if caller == 0 || (by_bp && !CODE.contains(&caller)) {
                     break;
                 }
                 *word = (address, caller);
@@ -535,7 +536,7 @@ impl<'a> Walk<'a> {
         let ip = self.read(bp.wrapping_add(8)).ok_or(Cut::Unwind)?;
         match ip {
             0 => Ok(None),
-            1..0x1000 | 0x8000_0000_0000.. => Err(Cut::Unwind),
+            _ if !CODE.contains(&ip) => Err(Cut::Unwind),
             _ => {
                 let sp = bp + 16;
                 Ok(Some(Caller {
@@ -548,6 +549,9 @@ impl<'a> Walk<'a> {
         }
     }
 }
+
+/// Where code can be.
+const CODE: core::ops::Range<usize> = 0x1000..1 << 47;
 
 /// How far away a frame pointer is followed on a stack whose end is not known, in bytes.
 const MAX_UNKNOWN_FRAME: usize = 1 << 20;
