@@ -47,7 +47,7 @@ pub(crate) struct Object<'a> {
 
 impl<'a> Object<'a> {
     /// An object from the loader's own description of it.
-    fn new(bias: usize, headers: &'a [Elf64_Phdr]) -> Object<'a> {
+    pub(crate) fn new(bias: usize, headers: &'a [Elf64_Phdr]) -> Object<'a> {
         Object { bias, headers }
     }
 

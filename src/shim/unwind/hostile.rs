@@ -5,7 +5,7 @@
 //! anything and call it unwind data, and its host must not pay for it.
 
 use super::{Caller, Definitions, Mode, capture, start};
-use crate::modules::elf::Object;
+use crate::elf::Object;
 use crate::modules::{self, Module};
 use crate::{memory, stacks};
 use core::sync::atomic::{AtomicPtr, Ordering::Relaxed};
