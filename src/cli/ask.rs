@@ -14,6 +14,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context as _, anyhow, bail};
 use memspy_log::tail::{CONTROL_SIZE, MAGIC, MAX_NAME, answer, control, request, state};
 
+use crate::events::number;
 use crate::exit::{self, Failure};
 use crate::preflight::Program;
 use crate::signal;
@@ -30,7 +31,7 @@ const TELL_AFTER: Duration = Duration::from_secs(1);
 #[derive(clap::Args)]
 pub(crate) struct Target {
     /// The process
-    #[arg(value_name = "PID")]
+    #[arg(value_name = "PID", value_parser = number)]
     pid: u32,
 
     /// Give up after this many seconds

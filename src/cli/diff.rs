@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use crate::exit;
 use crate::naming::{NameOptions, Naming};
+use crate::site_kind::SiteKind;
 use crate::site_logs::SiteLogs;
 use crate::sites::{By, Sort};
 use crate::terminal::{self, say};
@@ -39,6 +40,10 @@ pub(crate) struct Args {
     /// The later one
     #[arg(value_name = "NEW")]
     new: PathBuf,
+
+    /// Which memory to compare
+    #[arg(long, value_enum, default_value_t)]
+    kind: SiteKind,
 
     /// What makes a site
     #[arg(long, value_enum, default_value_t = By::Stack)]
@@ -74,6 +79,7 @@ struct Report {
     schema: u32,
     old: Side,
     new: Side,
+    kind: Kind,
     by: By,
     sort: Sort,
     sites: Vec<Change>,
@@ -103,7 +109,8 @@ struct Side {
 
 /// Prints the report.
 pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
-    let read = |path: &Path| SiteLogs::read(&[path.to_path_buf()], Kind::Heap, 1);
+    let kind = args.kind.into();
+    let read = |path: &Path| SiteLogs::read(&[path.to_path_buf()], kind, 1);
     let (old, new) = (read(&args.old)?, read(&args.new)?);
     let report = report(args, &old, &new);
     let answer = if args.json {
@@ -146,6 +153,7 @@ fn report(args: &Args, old: &SiteLogs, new: &SiteLogs) -> Report {
         schema: 1,
         old: Side::of(old),
         new: Side::of(new),
+        kind: args.kind.into(),
         by: args.by,
         sort: args.sort,
         left_out: changed - sites.len(),

@@ -15,6 +15,7 @@ use crate::exit;
 use crate::signal;
 use crate::terminal::visible;
 
+pub(crate) use filter::number;
 use filter::{Filter, Options};
 
 /// Print the events of a log in the order of time, or of several logs in their common one.
@@ -42,7 +43,7 @@ pub(crate) struct Args {
     logs: Vec<PathBuf>,
 
     /// Only events of these processes
-    #[arg(long, value_name = "PID", value_delimiter = ',', value_parser = filter::number)]
+    #[arg(long, value_name = "PID", value_delimiter = ',', value_parser = number)]
     pid: Vec<u32>,
 
     #[command(flatten)]

@@ -1,5 +1,7 @@
 //! `memspy mark`: gives a moment of a running process a name.
 
+use std::io::{self, Write as _};
+
 use crate::ask::{Target, Wish, parse_name};
 use crate::exit;
 use crate::terminal::{clean, show};
@@ -31,12 +33,13 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
     let process = args.target.find()?;
     let answer = process.ask(Wish::Mark, &args.name)?;
-    println!(
+    writeln!(
+        io::stdout(),
         "{} (pid {}): mark {} in {}",
         process.program,
         process.pid,
         clean(&answer.mark),
         show(&process.log)
-    );
+    )?;
     Ok(exit::OK)
 }

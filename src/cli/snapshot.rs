@@ -1,6 +1,7 @@
 //! `memspy snapshot`: a leak check and a picture of the address space of a process that goes on.
 
 use std::collections::BTreeMap;
+use std::io::{self, Write as _};
 
 use memspy_analysis::verdict::Kind;
 use serde::Deserialize;
@@ -89,12 +90,13 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
         answer = process.ask(Wish::Snapshot, name)?;
     }
     let found = found(&answer);
-    if args.json {
+    let told = if args.json {
         let document = document(&process, &answer, found.as_ref());
-        println!("{}", visible(&document.to_string()));
+        visible(&document.to_string()) + "\n"
     } else {
-        print!("{}", text(&process, &answer, found.as_ref()));
-    }
+        text(&process, &answer, found.as_ref())
+    };
+    io::stdout().write_all(told.as_bytes())?;
     if found.is_none() {
         say("it is recorded without leak checks: those need MEMSPY_MODE=leaks or full");
     }

@@ -119,6 +119,26 @@ fn the_text_names_old_new_and_change() {
 }
 
 #[test]
+fn what_the_program_maps_itself_is_compared_when_asked_for() {
+    let directory = TestDir::new();
+    let logs = versions(&directory);
+    let arguments = ["--kind", "mappings", "--by", "function"];
+    let report = diff(&logs, &[&arguments[..], &["--json"]].concat()).json();
+    // 3 and 10 pages, as versions.c has it.
+    assert_eq!(sites(&report), [("pages".to_string(), 7 * 4096)]);
+    let told = diff(&logs, &arguments);
+    let lines: Vec<Vec<&str>> = told
+        .stdout()
+        .lines()
+        .map(|line| line.split_whitespace().collect())
+        .collect();
+    let not_unmapped = [
+        "not", "unmapped", "12.0", "KiB", "40.0", "KiB", "+28.0", "KiB", "+233.3%",
+    ];
+    assert!(lines.iter().any(|line| line == &not_unmapped), "{told:?}");
+}
+
+#[test]
 fn a_missing_recording_gets_one_line_and_exit_code_1() {
     let directory = TestDir::new();
     let [old, _] = versions(&directory);

@@ -1,10 +1,11 @@
 // Two versions of one program: built with -DNEWER, it asks for more here, for less there, and at other addresses.
 #include <stdlib.h>
+#include <sys/mman.h>
 
 #ifdef NEWER
-enum { ROWS = 30, CELLS = 5 };
+enum { ROWS = 30, CELLS = 5, PAGES = 10 };
 #else
-enum { ROWS = 20, CELLS = 8 };
+enum { ROWS = 20, CELLS = 8, PAGES = 3 };
 #endif
 
 static void *volatile kept;
@@ -33,8 +34,14 @@ __attribute__((noinline)) static void same(void) {
     free(kept = malloc(5000));
 }
 
+__attribute__((noinline)) static void pages(void) {
+    for (int i = 0; i < PAGES; i++)
+        kept = mmap(NULL, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+}
+
 int main(void) {
     rows();
+    pages();
 #ifdef NEWER
     added();
 #else

@@ -7,6 +7,7 @@ use memspy_analysis::site::Figures;
 use super::change::Change;
 use super::{Report, Side};
 use crate::amount::{bytes, count};
+use crate::site_kind::Words;
 use crate::sites::Sort;
 
 /// The whole report.
@@ -31,13 +32,7 @@ fn head(out: &mut String, report: &Report) -> std::fmt::Result {
         "\n{:<20}{:>14}{:>14}{:>14}",
         "", "old", "new", "change"
     )?;
-    for (figure, words) in [
-        (Sort::Count, "allocations"),
-        (Sort::Bytes, "asked for"),
-        (Sort::Peak, "at the peak"),
-        (Sort::Live, "not freed"),
-        (Sort::Failures, "failed calls"),
-    ] {
+    for (figure, words) in figures(report) {
         let of = |side: &Side| figure.of(&side.total);
         let (old, new) = (of(&report.old), of(&report.new));
         if figure == Sort::Failures && (old, new) == (0, 0) {
@@ -66,7 +61,7 @@ fn site(out: &mut String, report: &Report, rank: usize, change: &Change) -> std:
         amount(figure, old),
         amount(figure, new),
     )?;
-    let details = details(figure, &change.old, &change.new);
+    let details = details(report, &change.old, &change.new);
     if !details.is_empty() {
         writeln!(out, "     {details}")?;
     }
@@ -89,16 +84,24 @@ fn site(out: &mut String, report: &Report, rank: usize, change: &Change) -> std:
     Ok(())
 }
 
-/// What else has changed at a site.
-fn details(shown: Sort, old: &Figures, new: &Figures) -> String {
-    let all = [
-        (Sort::Count, "allocations"),
-        (Sort::Bytes, "asked for"),
+/// What is compared, with its words.
+fn figures(report: &Report) -> [(Sort, &'static str); 5] {
+    let words = Words::of(report.kind);
+    [
+        (Sort::Count, words.many_calls()),
+        (Sort::Bytes, words.took),
         (Sort::Peak, "at the peak"),
-        (Sort::Live, "not freed"),
+        (Sort::Live, words.live),
         (Sort::Failures, "failed calls"),
-    ];
-    let others = all.into_iter().filter(|(figure, _)| *figure != shown);
+    ]
+}
+
+/// What else has changed at a site.
+fn details(report: &Report, old: &Figures, new: &Figures) -> String {
+    let shown = report.sort;
+    let others = figures(report)
+        .into_iter()
+        .filter(|(figure, _)| *figure != shown);
     let changed = others.filter(|(figure, _)| figure.of(old) != figure.of(new));
     let told: Vec<String> = changed
         .map(|(figure, words)| {

@@ -130,7 +130,7 @@ fn op(name: &str) -> Result<Op, String> {
 }
 
 /// Reads the number of a process or a thread.
-pub(super) fn number(text: &str) -> Result<u32, String> {
+pub(crate) fn number(text: &str) -> Result<u32, String> {
     text.parse()
         .map_err(|_| "not the kernel's number of a process or thread, such as 4711".into())
 }
