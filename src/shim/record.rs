@@ -3,7 +3,7 @@
 use crate::flush::{Block, MAX_BLOCK, block_line};
 use crate::slot::{Committed, Slot};
 use crate::{file, image, settings, sys, thread};
-use core::sync::atomic::{AtomicU64, Ordering::*};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
 use memspy_log::tail::{control, state};
 use memspy_log::{HeapCall, Line, MAX_EVENT, Tag};
 
@@ -104,6 +104,35 @@ pub(crate) fn aside_numbers(count: u64) -> u64 {
 /// Begins stream 0 anew (a new image).
 pub(crate) fn forget_aside() {
     ASIDE.store(0, Relaxed);
+    WRITING.store(false, Relaxed);
+}
+
+/// Whether somebody writes a block of stream 0.
+static WRITING: AtomicBool = AtomicBool::new(false);
+
+/// How often a writer lets others run before it writes out of its turn: whoever has the turn may never come back (a
+/// sandbox may kill a thread in the middle of a system call), and the host must not hang.
+const TURNS: u32 = 10_000;
+
+/// One writer of stream 0 after the other, from the taking of a number to its last byte. Were two at it when the process
+/// is killed, the later number could be in the log and the earlier one not: a gap that looks like a loss, although its
+/// call had not returned. Signals are blocked: a handler that jumped away would leave such a gap, too.
+fn in_turn<T>(write: impl FnOnce() -> T) -> T {
+    let mask = sys::block_signals();
+    let mut mine = false;
+    for _ in 0..TURNS {
+        mine = !WRITING.swap(true, Acquire);
+        if mine {
+            break;
+        }
+        sys::sched_yield();
+    }
+    let answer = write();
+    if mine {
+        WRITING.store(false, Release);
+    }
+    sys::restore_signals(mask);
+    answer
 }
 
 fn lose() {
@@ -138,11 +167,8 @@ fn aside(tag: &Tag, times: (u64, u64), build: &dyn Fn(&mut Line)) -> bool {
         events: 1,
         times,
     };
-    // A handler that jumped away between number and write would leave a gap in the numbers.
-    let mask = sys::block_signals();
     // SAFETY: `text` has MAX_BLOCK bytes before the line.
     let written = unsafe { write_aside(text.as_mut_ptr().add(MAX_BLOCK), len, &run) }.is_ok();
-    sys::restore_signals(mask);
     if !written {
         image::word(control::LOST).fetch_add(1, Relaxed);
     }
@@ -161,18 +187,20 @@ pub(crate) struct Run {
 /// # Safety
 /// As for [`write_block`].
 pub(crate) unsafe fn write_aside(lines: *mut u8, len: usize, run: &Run) -> sys::Result<()> {
-    let block = Block {
-        stream: 0,
-        tid: run.tid,
-        n: aside_numbers(run.events),
-        events: run.events,
-        bytes: len as u64,
-        times: run.times,
-        last: false,
-        sample: false,
-    };
-    // SAFETY: the caller vouches for the lines.
-    unsafe { write_block(lines, &block) }.map(|_| ())
+    in_turn(|| {
+        let block = Block {
+            stream: 0,
+            tid: run.tid,
+            n: aside_numbers(run.events),
+            events: run.events,
+            bytes: len as u64,
+            times: run.times,
+            last: false,
+            sample: false,
+        };
+        // SAFETY: the caller vouches for the lines.
+        unsafe { write_block(lines, &block) }.map(|_| ())
+    })
 }
 
 /// Writes lines with their block line before them at the end of the log. Answers where that is, and its bytes.

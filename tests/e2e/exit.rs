@@ -77,11 +77,12 @@ struct Running {
 }
 
 impl Running {
-    fn start(threads: usize, logs: &TestDir, work: &TestDir) -> Self {
+    fn start(threads: usize, buffer: &str, logs: &TestDir, work: &TestDir) -> Self {
         let counters = work.join("oracle");
         let child = preloaded(compile("until_killed.c"), logs)
             .arg(threads.to_string())
             .env("ORACLE", &counters)
+            .env("MEMSPY_BUFFER", buffer)
             .stdin(Stdio::null())
             .spawn()
             .expect("the program starts");
@@ -113,10 +114,10 @@ impl Running {
 }
 
 /// Kills a program again and again after ever more calls and counts what is left.
-fn kill_sweep(place: fn() -> TestDir, threads: usize) {
+fn kill_sweep(place: fn() -> TestDir, threads: usize, buffer: &str) {
     for round in 0..12 {
         let (logs, work) = (place(), TestDir::new());
-        let returned = Running::start(threads, &logs, &work).kill_after(1 + round * 3313);
+        let returned = Running::start(threads, buffer, &logs, &work).kill_after(1 + round * 3313);
         let log = only_log(logs.path());
         let events = remains(&log);
         assert_contiguous(&events);
@@ -150,16 +151,22 @@ fn only_log(directory: &Path) -> std::path::PathBuf {
 
 #[test]
 fn a_kill_at_any_moment_loses_no_returned_call_on_a_disk() {
-    kill_sweep(TestDir::new, 1);
+    kill_sweep(TestDir::new, 1, "16M");
 }
 
 #[test]
 fn a_kill_at_any_moment_loses_no_returned_call_on_tmpfs() {
-    kill_sweep(TestDir::on_tmpfs, 1);
+    kill_sweep(TestDir::on_tmpfs, 1, "16M");
 }
 
 #[test]
 fn a_kill_at_any_moment_loses_no_returned_call_of_several_threads() {
-    kill_sweep(TestDir::new, 3);
-    kill_sweep(TestDir::on_tmpfs, 3);
+    kill_sweep(TestDir::new, 3, "16M");
+    kill_sweep(TestDir::on_tmpfs, 3, "16M");
+}
+
+#[test]
+fn a_kill_leaves_no_gap_among_the_calls_of_threads_without_buffers() {
+    kill_sweep(TestDir::new, 8, "64K");
+    kill_sweep(TestDir::on_tmpfs, 8, "64K");
 }
