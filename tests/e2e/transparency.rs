@@ -189,12 +189,12 @@ printf 'int f3(void); int main(void) { return f3(); }\n' >main.c
 printf 'objects := $(patsubst %%.c,%%.o,$(wildcard *.c))\nprogram: $(objects)\n\t$(CC) -o $@ $^\n' >Makefile
 make -s -j2 && make -j2; touch f2.c; make -n; ./program; echo $?";
 
-/// A database on disk: two connections at once, a missing table, a vacuum.
+/// A database on disk: two connections at once, which wait for each other, a missing table, a vacuum.
 const SQLITE: &str = "\
 sqlite3 d.db 'PRAGMA journal_mode=WAL; CREATE TABLE t(a INTEGER PRIMARY KEY, b TEXT); WITH RECURSIVE n(i) AS \
 (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 9000) INSERT INTO t SELECT i, hex(i * i) FROM n; CREATE INDEX tb ON t(b);'
-sqlite3 d.db 'SELECT count(*), sum(length(b)) FROM t; PRAGMA integrity_check;' >one &
-sqlite3 d.db 'SELECT count(*) FROM t AS x JOIN t AS y ON x.b = y.b'; wait; cat one
+sqlite3 -cmd '.timeout 60000' d.db 'SELECT count(*), sum(length(b)) FROM t; PRAGMA integrity_check;' >one &
+sqlite3 -cmd '.timeout 60000' d.db 'SELECT count(*) FROM t AS x JOIN t AS y ON x.b = y.b'; wait; cat one
 sqlite3 d.db 'SELECT * FROM missing'; sqlite3 d.db 'VACUUM'; sqlite3 d.db .dump | md5sum";
 
 /// The place of a program in the PATH.
