@@ -4,10 +4,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::target::{Entry, FULL, OPS, Plan, Target};
+use super::target::{Entry, FULL, OPS, Plan, Target, Who};
 use super::tracee::{Stop, Tracee};
 use super::witness::{judge, judge_child};
 use super::{Choice, Place, Sample, Tally, before_call};
+
+/// Calls that each thread of steps.c makes.
+const CALLS_OF_A_THREAD: usize = 4;
 
 /// A stretch of instructions, at each of which the process may die.
 struct Stretch<'a> {
@@ -105,7 +108,7 @@ fn at_end(plan: &Plan, sample: Sample) -> Tally {
 }
 
 /// Deaths in the first calls of threads: one that finds a free buffer, one that needs a new one, and two that take over
-/// a dead thread's.
+/// a dead thread's. All other threads stand still meanwhile, as the two readers look one after the other.
 fn in_threads(plan: &Plan, sample: Sample) -> Tally {
     let mut target = Target::start(plan);
     let log = target.log_of(target.tracee.id());
@@ -113,13 +116,12 @@ fn in_threads(plan: &Plan, sample: Sample) -> Tally {
     let Target { tracee, told, .. } = &mut target;
     let look = || drop(judge(&log, &told.entries()));
     let mut waiting = Vec::new();
-    tracee.release();
     for number in 0..4 {
+        tracee.release();
         let Stop::Made(id) = tracee.wait() else {
             panic!("no further thread");
         };
         let mut thread = Tracee::made(id);
-        tracee.release();
         assert_eq!(thread.resume(0), Stop::Trap, "the call comes");
         let breakpoint = thread.ip();
         assert_eq!(
@@ -128,11 +130,16 @@ fn in_threads(plan: &Plan, sample: Sample) -> Tally {
         );
         if number == 0 {
             thread.release();
+            let its_own = |entry: &&Entry| entry.done && entry.who == Who::Thread(0);
+            while told.entries().iter().filter(its_own).count() < CALLS_OF_A_THREAD {
+                std::thread::yield_now();
+            }
             waiting.push(thread);
         } else {
             assert_eq!(thread.resume(0), Stop::Exited(0));
         }
     }
+    tracee.release();
     assert_eq!(waiting[0].wait(), Stop::Exited(0));
     assert_eq!(tracee.wait(), Stop::Trap);
     assert_eq!(tracee.resume(0), Stop::Exited(7));
