@@ -14,7 +14,7 @@ use crate::exit;
 use crate::naming::{NameOptions, Naming};
 use crate::site_kind::SiteKind;
 use crate::site_logs::SiteLogs;
-use crate::sites::{By, Sort};
+use crate::sites::{By, Extent, Grouping, Sort};
 use crate::terminal::{self, say};
 
 use change::Change;
@@ -45,25 +45,15 @@ pub(crate) struct Args {
     #[arg(long, value_enum, default_value_t)]
     kind: SiteKind,
 
-    /// What makes a site
-    #[arg(long, value_enum, default_value_t = By::Stack)]
-    by: By,
-
-    /// With --by: pass over functions whose names begin with NAME, as over operator new. May be given more than once
-    #[arg(long, value_name = "NAME")]
-    skip: Vec<String>,
+    #[command(flatten)]
+    grouping: Grouping,
 
     /// The figure whose change counts: the largest change, up or down, comes first
     #[arg(long, value_enum, default_value_t = Sort::Bytes)]
     sort: Sort,
 
-    /// How many sites to show; 0 shows all
-    #[arg(long, value_name = "N", default_value_t = 10)]
-    top: usize,
-
-    /// How many functions of a stack to show; 0 shows all
-    #[arg(long, value_name = "N", default_value_t = 12)]
-    depth: usize,
+    #[command(flatten)]
+    extent: Extent,
 
     /// Print one JSON document
     #[arg(long)]
@@ -135,7 +125,12 @@ fn report(args: &Args, old: &SiteLogs, new: &SiteLogs) -> Report {
             logs.start_unix_ns,
         )
     });
-    let mut sites = change::changes((old, &before), (new, &after), args.by, &args.skip);
+    let mut sites = change::changes(
+        (old, &before),
+        (new, &after),
+        args.grouping.by,
+        &args.grouping.skip,
+    );
     let known = sites.len();
     sites.retain(|site| site.by(args.sort) != 0);
     let unchanged = known - sites.len();
@@ -144,7 +139,11 @@ fn report(args: &Args, old: &SiteLogs, new: &SiteLogs) -> Report {
         size(a).cmp(&size(b)).then_with(|| a.site.cmp(&b.site))
     });
     let changed = sites.len();
-    sites.truncate(if args.top == 0 { changed } else { args.top });
+    sites.truncate(if args.extent.top == 0 {
+        changed
+    } else {
+        args.extent.top
+    });
     let mut notes = before.notes();
     notes.extend(after.notes());
     notes.sort();
@@ -154,12 +153,12 @@ fn report(args: &Args, old: &SiteLogs, new: &SiteLogs) -> Report {
         old: Side::of(old),
         new: Side::of(new),
         kind: args.kind.into(),
-        by: args.by,
+        by: args.grouping.by,
         sort: args.sort,
         left_out: changed - sites.len(),
         sites,
         unchanged,
-        depth: args.depth,
+        depth: args.extent.depth,
         notes,
     }
 }

@@ -47,25 +47,15 @@ pub(crate) struct Args {
     #[arg(long, value_enum, default_value_t)]
     kind: SiteKind,
 
-    /// What makes a site
-    #[arg(long, value_enum, default_value_t = By::Stack)]
-    by: By,
-
-    /// With --by: pass over functions whose names begin with NAME, as over operator new. May be given more than once
-    #[arg(long, value_name = "NAME")]
-    skip: Vec<String>,
+    #[command(flatten)]
+    grouping: Grouping,
 
     /// What comes first
     #[arg(long, value_enum, default_value_t = Sort::Bytes)]
     sort: Sort,
 
-    /// How many sites to show; 0 shows all
-    #[arg(long, value_name = "N", default_value_t = 10)]
-    top: usize,
-
-    /// How many functions of a stack to show; 0 shows all
-    #[arg(long, value_name = "N", default_value_t = 12)]
-    depth: usize,
+    #[command(flatten)]
+    extent: Extent,
 
     /// A block is short-lived when it is freed before its thread has made N further allocations; a mapping likewise
     #[arg(long, value_name = "N", default_value_t = 1)]
@@ -81,6 +71,30 @@ pub(crate) struct Args {
 
     #[command(flatten)]
     names: NameOptions,
+}
+
+/// How sites are put together.
+#[derive(clap::Args)]
+pub(crate) struct Grouping {
+    /// What makes a site
+    #[arg(long, value_enum, default_value_t = By::Stack)]
+    pub(crate) by: By,
+
+    /// With --by: pass over functions whose names begin with NAME, as over operator new. May be given more than once
+    #[arg(long, value_name = "NAME")]
+    pub(crate) skip: Vec<String>,
+}
+
+/// How much of a report is shown.
+#[derive(clap::Args)]
+pub(crate) struct Extent {
+    /// How many sites to show; 0 shows all
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub(crate) top: usize,
+
+    /// How many functions of a stack to show; 0 shows all
+    #[arg(long, value_name = "N", default_value_t = 12)]
+    pub(crate) depth: usize,
 }
 
 /// What makes a site.
@@ -132,7 +146,7 @@ impl Sort {
 /// Prints the report.
 pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
     let logs = SiteLogs::read(&args.logs, args.kind.into(), args.short)?;
-    let report = if args.by == By::Stack {
+    let report = if args.grouping.by == By::Stack {
         by_stack(args, &logs)
     } else {
         by_name(args, &logs)
@@ -163,7 +177,7 @@ fn largest(sites: &Sites, sort: Sort, top: usize) -> Vec<usize> {
 
 fn by_stack(args: &Args, logs: &SiteLogs) -> Report {
     let sites = &logs.sites;
-    let order = largest(sites, args.sort, args.top);
+    let order = largest(sites, args.sort, args.extent.top);
     let wanted = order
         .iter()
         .flat_map(|&site| sites.tree.path(sites.list()[site].stack));
@@ -179,7 +193,7 @@ fn by_name(args: &Args, logs: &SiteLogs) -> Report {
         &args.names,
         logs.start_unix_ns,
     );
-    let mut groups = group::groups(&logs.sites, &naming, args.by, &args.skip);
+    let mut groups = group::groups(&logs.sites, &naming, args.grouping.by, &args.grouping.skip);
     groups.retain(|group| args.sort.of(&group.figures) > 0);
     groups.sort_by(|a, b| {
         let size = |group: &group::Group| Reverse(args.sort.of(&group.figures));

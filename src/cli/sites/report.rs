@@ -126,10 +126,10 @@ impl Report {
         groups: Vec<Group>,
         naming: &Naming,
     ) -> Report {
-        let shown = if args.top == 0 {
+        let shown = if args.extent.top == 0 {
             groups.len()
         } else {
-            args.top.min(groups.len())
+            args.extent.top.min(groups.len())
         };
         let left_out = groups.len() - shown;
         let entry = |group: Group| Entry {
@@ -156,7 +156,7 @@ impl Report {
             complete: logs.complete,
             programs: logs.title(),
             kind: logs.sites.kind(),
-            by: args.by,
+            by: args.grouping.by,
             sort: args.sort,
             short: args.short,
             stacks: logs.sites.have_stacks(),
@@ -179,10 +179,10 @@ fn entry(
 ) -> Entry {
     let tree = &logs.sites.tree;
     let mut stack: Vec<Line> = Vec::new();
-    let depth = if args.depth == 0 {
+    let depth = if args.extent.depth == 0 {
         usize::MAX
     } else {
-        args.depth
+        args.extent.depth
     };
     let mut deeper = 0;
     for place in tree.path(site.stack) {
