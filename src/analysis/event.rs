@@ -355,6 +355,9 @@ pub struct Snapshot {
     pub brk: Address,
     /// RLIMIT_STACK then, bytes; `None` when there was no limit or the line does not say.
     pub stack_limit: Option<u64>,
+    /// Bytes of memspy's own mappings that other threads were making or giving back, so that their lines may not say
+    /// whose they are.
+    pub making: u64,
 }
 
 /// One line of /proc/self/maps.

@@ -10,6 +10,9 @@ use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering::*};
 
 const CHUNK: usize = 256 * 1024;
 
+/// Flags for mmap(2): private zeroed memory that costs nothing until it is used.
+pub(crate) const ZEROED: i32 = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+
 /// The head of a chunk: what is used of it, itself included.
 struct Chunk {
     used: AtomicUsize,
@@ -21,10 +24,49 @@ static MAPPED: AtomicUsize = AtomicUsize::new(0);
 
 /// Ranges that the shim has mapped for itself, as start and end, without a gap; start and end 1: given back. What finds
 /// no room is not known as own.
-static OWN: [[AtomicUsize; 2]; 4096] = [const { [const { AtomicUsize::new(0) }; 2] }; 4096];
+static OWN: [[AtomicUsize; 2]; MAX_OWN] = [const { [const { AtomicUsize::new(0) }; 2] }; MAX_OWN];
+
+/// How many ranges [`own_ranges`] names at most.
+pub(crate) const MAX_OWN: usize = 4096;
+
+/// Bytes of mappings that are being made or given back: there already or still, and not in [`OWN`].
+static MAKING: AtomicUsize = AtomicUsize::new(0);
+
+/// Maps `len` zeroed bytes, or bytes of a file, for reading and writing, and notes them as the shim's.
+pub(crate) fn map_own(len: usize, flags: i32, fd: i32, offset: u64) -> sys::Result<*mut u8> {
+    MAKING.fetch_add(len, SeqCst);
+    let prot = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: no address is asked for, so nothing existing is touched.
+    let at = unsafe { sys::mmap(0, len, prot, flags, fd, offset) };
+    if let Ok(at) = at {
+        note_own(at as usize, len);
+    }
+    MAKING.fetch_sub(len, SeqCst);
+    at
+}
+
+/// Gives back what [`map_own`] mapped. Nothing may borrow it any more.
+pub(crate) fn unmap_own(at: *mut u8, len: usize) {
+    MAKING.fetch_add(len, SeqCst);
+    // Before it is unmapped: the next mapping there may be the host's.
+    forget_own(at as usize);
+    // SAFETY: the caller's to give back.
+    unsafe { sys::munmap(at, len) };
+    MAKING.fetch_sub(len, SeqCst);
+}
+
+/// Bytes of the shim's mappings that [`own_ranges`] may not name: another thread is making them or gives them back.
+pub(crate) fn in_the_making() -> usize {
+    MAKING.load(SeqCst)
+}
+
+/// A forked child has none of the threads that were making something.
+pub(crate) fn forget_the_making() {
+    MAKING.store(0, SeqCst);
+}
 
 /// Notes a range that the shim mapped and keeps.
-pub(crate) fn note_own(at: usize, len: usize) {
+fn note_own(at: usize, len: usize) {
     for [start, end] in &OWN {
         for free in [0, 1] {
             if start.load(Relaxed) == free
@@ -37,8 +79,7 @@ pub(crate) fn note_own(at: usize, len: usize) {
     }
 }
 
-/// Forgets a range, before it is unmapped: the next mapping there may be the host's.
-pub(crate) fn forget_own(at: usize) {
+fn forget_own(at: usize) {
     for [start, end] in &OWN {
         if start.load(Acquire) == at {
             end.store(1, Release);
@@ -56,19 +97,6 @@ pub(crate) fn own_ranges() -> impl Iterator<Item = (usize, usize)> {
         .filter(|(start, end)| start < end)
 }
 
-/// Whether all of a range is the shim's.
-pub(crate) fn is_own(from: usize, to: usize) -> bool {
-    let mut at = from;
-    // Neighbours may stand in any order; each round moves on by one range at least.
-    while at < to {
-        match own_ranges().find(|(start, end)| (*start..*end).contains(&at)) {
-            Some((_, end)) => at = end,
-            None => return false,
-        }
-    }
-    true
-}
-
 /// Bytes that the shim has mapped for itself, buffers included.
 pub(crate) fn mapped_bytes() -> usize {
     MAPPED.load(Relaxed)
@@ -84,23 +112,17 @@ pub(crate) fn map_pages(len: usize) -> Option<NonNull<u8>> {
     if image::sandboxed() {
         return None;
     }
-    let prot = libc::PROT_READ | libc::PROT_WRITE;
-    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-    // SAFETY: no address is asked for, so nothing existing is touched.
-    let at = unsafe { sys::mmap(0, len, prot, flags, -1, 0) }.ok()?;
+    let at = map_own(len, ZEROED, -1, 0).ok()?;
     // SAFETY: the range was mapped just now and nothing else knows it.
     let _ = unsafe { sys::madvise(at, len, libc::MADV_DONTDUMP) };
     count_mapped(len);
-    note_own(at as usize, len);
     NonNull::new(at)
 }
 
 /// Gives back what [`map_pages`] mapped and nobody has seen.
 pub(crate) fn unmap_pages(pages: NonNull<u8>, len: usize) {
     MAPPED.fetch_sub(len, Relaxed);
-    forget_own(pages.as_ptr() as usize);
-    // SAFETY: the caller is the only one who knows these pages.
-    unsafe { sys::munmap(pages.as_ptr(), len) };
+    unmap_own(pages.as_ptr(), len);
 }
 
 /// Zeroed memory for the life of the process; `None` when the kernel has none.

@@ -2,7 +2,7 @@
 
 use crate::flush::{Block, MAX_BLOCK};
 use crate::record::{Run, write_aside, write_block};
-use crate::{clock, sys};
+use crate::{clock, memory, sys};
 use memspy_log::{Line, Tag};
 
 /// Lines under construction, with room for a block line before them.
@@ -23,12 +23,8 @@ impl Scratch {
 
     /// The same, for lines of the thread `tid`.
     pub(crate) fn of_thread(len: usize, tid: i32) -> sys::Result<Scratch> {
-        let prot = libc::PROT_READ | libc::PROT_WRITE;
-        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-        // SAFETY: no address is asked for, so nothing existing is touched.
-        let base = unsafe { sys::mmap(0, len, prot, flags, -1, 0)? };
         Ok(Scratch {
-            base,
+            base: memory::map_own(len, memory::ZEROED, -1, 0)?,
             len,
             used: MAX_BLOCK,
             events: 0,
@@ -101,7 +97,6 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // SAFETY: the pages are this value's, and it is gone.
-        unsafe { sys::munmap(self.base, self.len) };
+        memory::unmap_own(self.base, self.len);
     }
 }

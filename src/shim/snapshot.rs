@@ -38,9 +38,16 @@ pub(crate) fn add_at(scratch: &mut Scratch, when: &str, mark: &[u8]) {
     let Ok(text) = read else { return };
     let id = LAST_ID.fetch_add(1, Relaxed) + 1;
     let until = clock::after();
-    let passing = [scratch.range(), text.range()];
+    let mut passing = [scratch.range(), text.range()];
+    passing.sort_unstable();
+    // After the kernel's list and before the shim's: what is in the first alone was in the making then.
+    let making = memory::in_the_making();
+    let owned = Owned {
+        ranges: text.own_ranges(),
+        passing,
+    };
     let mut count = 0;
-    text.heads(|map| map.pieces(&passing, |_, _, _| count += 1));
+    text.heads(|map| owned.pieces(map.from, map.to, |_, _, _| count += 1));
     scratch.line(const { &tag(Op::Snapshot) }, |line| {
         line.num(const { &key("t") }, began);
         line.num(const { &key("dt") }, until - began);
@@ -55,9 +62,12 @@ pub(crate) fn add_at(scratch: &mut Scratch, when: &str, mark: &[u8]) {
             const { &key("stack_limit") },
             sys::rlimit(libc::RLIMIT_STACK),
         );
+        if making != 0 {
+            line.num(const { &key("making") }, making as u64);
+        }
     });
     text.maps(|map| {
-        map.pieces(&passing, |from, to, own| {
+        owned.pieces(map.from, map.to, |from, to, own| {
             scratch.line(const { &tag(Op::Map) }, |line| {
                 line.num(const { &key("t") }, until);
                 line.num(const { &key("snapshot") }, id);
@@ -86,7 +96,62 @@ pub(crate) fn scratch() -> sys::Result<Scratch> {
     Scratch::new(MAX_LINES)
 }
 
-/// The text of /proc/self/smaps or maps, in pages of its own.
+/// What of the address space is memspy's, as it was when the list was made.
+struct Owned<'a> {
+    /// Ranges in order; none touches another.
+    ranges: &'a [(usize, usize)],
+    /// Ranges, in order, that are gone as soon as the snapshot is done: it leaves them out.
+    passing: [(usize, usize); 2],
+}
+
+impl Owned<'_> {
+    /// Calls `each` with start, end and whether it is memspy's of every part of a range.
+    fn pieces(&self, from: usize, to: usize, mut each: impl FnMut(usize, usize, bool)) {
+        let mut at = from;
+        while at < to {
+            let (passing, border) = covered(&self.passing, at);
+            let end = to.min(border);
+            if passing {
+                at = end;
+                continue;
+            }
+            let (own, border) = covered(self.ranges, at);
+            let end = end.min(border);
+            each(at, end, own);
+            at = end;
+        }
+    }
+}
+
+/// Joins ranges, which are in order, with the neighbours that they touch.
+fn join(ranges: &mut [(usize, usize)]) -> &[(usize, usize)] {
+    let mut joined = 0;
+    for next in 1..ranges.len() {
+        let Some(range) = ranges.get(next).copied() else {
+            break;
+        };
+        match ranges.get_mut(joined) {
+            Some(last) if range.0 <= last.1 => last.1 = last.1.max(range.1),
+            _ => {
+                joined += 1;
+                ranges.swap(joined, next);
+            }
+        }
+    }
+    ranges.get(..=joined).unwrap_or_default()
+}
+
+/// Whether one of the ranges, which are in order, contains an address, and the first border above it.
+fn covered(ranges: &[(usize, usize)], at: usize) -> (bool, usize) {
+    let next = ranges.partition_point(|(_, end)| *end <= at);
+    match ranges.get(next) {
+        Some((start, end)) if *start <= at => (true, *end),
+        Some((start, _)) => (false, *start),
+        None => (false, usize::MAX),
+    }
+}
+
+/// The text of /proc/self/smaps or maps, in pages of its own, with room for a list of memspy's ranges behind it.
 struct Text {
     base: *mut u8,
     len: usize,
@@ -95,10 +160,7 @@ struct Text {
 impl Text {
     fn read(path: &CStr) -> sys::Result<Text> {
         let fd = sys::open(path, libc::O_RDONLY | libc::O_CLOEXEC, 0)?;
-        let prot = libc::PROT_READ | libc::PROT_WRITE;
-        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-        // SAFETY: no address is asked for, so nothing existing is touched.
-        let base = unsafe { sys::mmap(0, MAX_TEXT, prot, flags, -1, 0) };
+        let base = memory::map_own(Text::LEN, memory::ZEROED, -1, 0);
         let mut text = Text {
             base: base.inspect_err(|_| sys::close(fd))?,
             len: 0,
@@ -123,8 +185,27 @@ impl Text {
         unsafe { core::slice::from_raw_parts(self.base, self.len) }
     }
 
+    const LEN: usize = MAX_TEXT + memory::MAX_OWN * size_of::<(usize, usize)>();
+
     fn range(&self) -> (usize, usize) {
-        (self.base as usize, self.base as usize + MAX_TEXT)
+        (self.base as usize, self.base as usize + Text::LEN)
+    }
+
+    /// The shim's ranges now, in order, neighbours joined.
+    fn own_ranges(&self) -> &[(usize, usize)] {
+        // SAFETY: the pages behind the text are zeroed, aligned and long enough, and only this function uses them.
+        let room = unsafe {
+            let at = self.base.add(MAX_TEXT).cast::<(usize, usize)>();
+            core::slice::from_raw_parts_mut(at, memory::MAX_OWN)
+        };
+        let mut count = 0;
+        for (place, range) in room.iter_mut().zip(memory::own_ranges()) {
+            *place = range;
+            count += 1;
+        }
+        let (ranges, _) = room.split_at_mut(count);
+        ranges.sort_unstable();
+        join(ranges)
     }
 
     /// Calls `each` with every mapping, without its sizes in memory.
@@ -156,8 +237,7 @@ impl Text {
 
 impl Drop for Text {
     fn drop(&mut self) {
-        // SAFETY: the pages are this value's, and it is gone.
-        unsafe { sys::munmap(self.base, MAX_TEXT) };
+        memory::unmap_own(self.base, Text::LEN);
     }
 }
 
@@ -257,28 +337,6 @@ impl Map<'_> {
         }
     }
 
-    /// Calls `each` with start, end and whether it is memspy's of every part, without the ranges `passing`.
-    fn pieces(&self, passing: &[(usize, usize)], mut each: impl FnMut(usize, usize, bool)) {
-        let mut at = self.from;
-        while at < self.to {
-            let borders = memory::own_ranges().chain(passing.iter().copied());
-            let next = borders
-                .flat_map(|(from, to)| [from, to])
-                .filter(|border| *border > at)
-                .min();
-            let mut end = next.unwrap_or(self.to).min(self.to);
-            let own = memory::is_own(at, end);
-            // Neighbours of one kind are one piece.
-            while end < self.to && own && memory::is_own(end, self.to) {
-                end = self.to;
-            }
-            if !passing.iter().any(|(from, to)| (*from..*to).contains(&at)) {
-                each(at, end, own);
-            }
-            at = end;
-        }
-    }
-
     fn put(&self, line: &mut Line, from: usize, to: usize, own: bool) {
         line.addr(const { &key("from") }, from);
         line.addr(const { &key("to") }, to);
@@ -307,7 +365,7 @@ fn number(digits: &[u8], radix: u32) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Lines, Map, size};
+    use super::{Lines, Map, Owned, join, size};
 
     #[test]
     fn a_line_with_blanks_in_its_path_is_read_whole() {
@@ -347,12 +405,27 @@ mod tests {
     }
 
     #[test]
-    fn what_is_mapped_in_passing_is_cut_out() {
-        let map = Map::parse(b"1000-9000 rw-p 00000000 00:00 0\n").expect("is a line");
+    fn neighbours_are_one_range() {
+        let mut ranges = [(1, 3), (3, 4), (6, 7), (7, 9), (10, 11)];
+        assert_eq!(join(&mut ranges), [(1, 4), (6, 9), (10, 11)]);
+        assert_eq!(join(&mut []), []);
+    }
+
+    #[test]
+    fn what_is_mapped_in_passing_is_cut_out_and_own_parts_are_told() {
+        let owned = Owned {
+            ranges: &[(0x2000, 0x5000), (0x6000, 0x7000), (0x8000, 0xa000)],
+            passing: [(0x2000, 0x4000), (0x4000, 0x5000)],
+        };
         let mut pieces = Vec::new();
-        map.pieces(&[(0x2000, 0x4000), (0x4000, 0x5000)], |from, to, own| {
-            pieces.push((from, to, own))
-        });
-        assert_eq!(pieces, [(0x1000, 0x2000, false), (0x5000, 0x9000, false)]);
+        owned.pieces(0x1000, 0x9000, |from, to, own| pieces.push((from, to, own)));
+        let expected = [
+            (0x1000, 0x2000, false),
+            (0x5000, 0x6000, false),
+            (0x6000, 0x7000, true),
+            (0x7000, 0x8000, false),
+            (0x8000, 0x9000, true),
+        ];
+        assert_eq!(pieces, expected);
     }
 }

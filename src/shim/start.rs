@@ -158,6 +158,7 @@ fn begin(pid: i32, forked: bool) -> core::result::Result<(), Failure> {
         record::forget_aside();
         log::forget_lost();
         snapshot::restart();
+        memory::forget_the_making();
         thread::forget();
         image::clear_stop();
         glibc::forget_heaps();

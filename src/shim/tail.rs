@@ -121,23 +121,16 @@ fn map_extent(fd: i32, offset: u64, len: usize, over: *mut u8) -> Result<*mut u8
         return Err(Errno(libc::EFBIG));
     }
     preallocate(fd, offset, len as u64)?;
-    let fixed = if over.is_null() { 0 } else { libc::MAP_FIXED };
-    let prot = libc::PROT_READ | libc::PROT_WRITE;
-    // SAFETY: a fixed place is an extent of the image that this one replaces, mapped by this function.
-    let at = unsafe {
-        sys::mmap(
-            over as usize,
-            len,
-            prot,
-            libc::MAP_SHARED | fixed,
-            fd,
-            offset,
-        )?
-    };
-    if over.is_null() {
+    let at = if over.is_null() {
+        let at = memory::map_own(len, libc::MAP_SHARED, fd, offset)?;
         memory::count_mapped(len);
-        memory::note_own(at as usize, len);
-    }
+        at
+    } else {
+        let prot = libc::PROT_READ | libc::PROT_WRITE;
+        let flags = libc::MAP_SHARED | libc::MAP_FIXED;
+        // SAFETY: the place is an extent of the image that this one replaces, mapped by this function.
+        unsafe { sys::mmap(over as usize, len, prot, flags, fd, offset)? }
+    };
     // SAFETY: the mapping is ours; a core dump needs no copy of it.
     let _ = unsafe { sys::madvise(at, len, libc::MADV_DONTDUMP) };
     Ok(at)

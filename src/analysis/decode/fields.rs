@@ -89,6 +89,7 @@ struct Fields {
     rss: Option<u64>,
     sp: Option<Hex>,
     stack_limit: Option<u64>,
+    making: Option<u64>,
     size: Option<u64>,
     snapshot: Option<u32>,
     stack: Option<u32>,
@@ -271,6 +272,7 @@ impl Fields {
                 maps: self.maps.unwrap_or(0),
                 brk: address(self.brk).unwrap_or(0),
                 stack_limit: self.stack_limit.filter(|limit| *limit != u64::MAX),
+                making: self.making.unwrap_or(0),
             })),
             Op::Map => What::Map(Box::new(Map {
                 snapshot: self.snapshot.ok_or("snapshot")?,

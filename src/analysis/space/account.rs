@@ -1,14 +1,15 @@
 //! The books between snapshots: calls change the layout, each snapshot checks it.
 
 use super::cause::{Cause, Difference, Evidence};
-use super::layout::{Layout, Maker, Piece, heap_piece};
+use super::layout::{ARENA_HEAP, Layout, Maker, Piece, heap_piece};
 use super::perms::Perms;
-use crate::event::{Address, Map, Snapshot, What};
+use crate::event::{Address, ArenaChange, Map, Snapshot, What};
 use crate::log::Log;
 use crate::merge::Step;
 use crate::model::{Change, Memory};
 use crate::replay::Visitor;
 use rustc_hash::FxHashMap;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// How a snapshot compares with the calls before it.
@@ -69,9 +70,51 @@ pub struct Space {
     /// Of each thread with a known one, an address on its stack; the latest last.
     pub stacks: Vec<(u32, Address)>,
     glibc: bool,
-    coming: Option<(Snapshot, u32, Vec<Map>)>,
+    coming: Option<Coming>,
+    /// The last calls, oldest first: those that fell into the time in which a snapshot was taken matter to it.
+    recent: VecDeque<Recent>,
+    /// What the last snapshot found without access and not known from any call: what libc is about to make.
+    bare: Vec<(Address, Address)>,
     /// Of each thread (the kernel's number) its last event, if that gave address space back.
     releases: FxHashMap<u32, (Address, Address)>,
+}
+
+/// How many calls are kept for a snapshot that is being taken. One is done within a millisecond or a few; when more
+/// calls than these fell into its time, what the oldest changed is told by the snapshot alone.
+const RECENT: usize = 1 << 14;
+
+/// A snapshot of which not every line has been read.
+#[derive(Debug)]
+struct Coming {
+    head: Snapshot,
+    tid: u32,
+    /// When the kernel was first asked.
+    since: u64,
+    maps: Vec<Map>,
+}
+
+/// A call that changed the address space, or the line of what libc has made.
+#[derive(Debug)]
+struct Recent {
+    t: u64,
+    tid: u32,
+    what: Touch,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Touch {
+    Range(Address, Address),
+    Made(Made),
+}
+
+/// What libc makes in several steps, of which the log has one line at the end.
+#[derive(Clone, Copy, Debug)]
+enum Made {
+    /// A stack with this address on it: pthread_create(3) maps it without access, and opens it then.
+    Stack(Address),
+    /// The heap of a thread arena at this address: to get an aligned one, malloc reserves twice its size without access,
+    /// and gives back what lies before and behind it.
+    Heap(Address),
 }
 
 impl Default for Space {
@@ -82,6 +125,8 @@ impl Default for Space {
             stacks: Vec::new(),
             glibc: true,
             coming: None,
+            recent: VecDeque::new(),
+            bare: Vec::new(),
             releases: FxHashMap::default(),
         }
     }
@@ -111,30 +156,70 @@ impl Visitor for Space {
 
 impl Space {
     fn rare(&mut self, step: &Step, memory: &Memory) {
+        let tid = step.event.tid;
         match &step.event.what {
             What::Snapshot(head) => {
-                self.coming = Some(((**head).clone(), step.event.tid, Vec::new()));
+                self.coming = Some(Coming {
+                    head: (**head).clone(),
+                    tid,
+                    since: step.event.t,
+                    maps: Vec::new(),
+                });
             }
             What::Map(map) => self.map(map, step.time, memory),
             What::Thread { thread, sp, .. } if *sp != 0 => {
                 self.stacks.push((*thread, *sp));
-                // pthread_create(3) makes a stack without access, and readable after that.
-                if let Some((from, to)) = self.layout.found_without_access(*sp) {
-                    self.resolve(step.event.tid, from, to);
-                }
+                self.remember(step, Touch::Made(Made::Stack(*sp)));
+                self.made(tid, Made::Stack(*sp));
             }
-            _ => {
-                self.releases.remove(&step.event.tid);
+            what => {
+                self.releases.remove(&tid);
                 if let Some((from, to)) = self.layout.apply(step) {
-                    self.resolve(step.event.tid, from, to);
-                    let release = matches!(step.event.what, What::Munmap(_) | What::Brk(_))
+                    self.remember(step, Touch::Range(from, to));
+                    self.resolve(tid, from, to);
+                    let release = matches!(what, What::Munmap(_) | What::Brk(_))
                         || step.half == crate::merge::Half::Release;
                     if release {
-                        self.releases.insert(step.event.tid, (from, to));
+                        self.releases.insert(tid, (from, to));
                     }
+                }
+                if let What::Arena(arena) = what
+                    && arena.change == ArenaChange::Made
+                {
+                    self.remember(step, Touch::Made(Made::Heap(arena.base)));
+                    self.made(tid, Made::Heap(arena.base));
                 }
             }
         }
+    }
+
+    fn remember(&mut self, step: &Step, what: Touch) {
+        if self.recent.len() == RECENT {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(Recent {
+            t: step.time,
+            tid: step.event.tid,
+            what,
+        });
+    }
+
+    /// A thread's line tells that something is ready, of which a snapshot may have met the making.
+    fn made(&mut self, tid: u32, made: Made) {
+        let (Made::Stack(inside) | Made::Heap(inside)) = made;
+        let met = |range: &&(Address, Address)| range.0 <= inside && inside < range.1;
+        let Some(&(mut from, mut to)) = self.bare.iter().find(met) else {
+            return;
+        };
+        if let Made::Heap(base) = made {
+            from = from.max(base.saturating_sub(ARENA_HEAP));
+            to = to.clamp(
+                base.saturating_add(ARENA_HEAP),
+                from.saturating_add(2 * ARENA_HEAP),
+            );
+            self.layout.forget_without_access(from, to);
+        }
+        self.resolve(tid, from, to);
     }
 
     /// What a forked child has from its parent.
@@ -159,50 +244,81 @@ impl Space {
                 },
                 resident: None,
             };
-            self.layout.put_inherited(from, piece);
+            self.layout.put_piece(from, piece);
         }
         if let Some(brk) = memory.mappings.brk() {
             let heap = heap_piece(brk.now, Maker::Break);
-            self.layout.put_inherited(brk.first, heap);
+            self.layout.put_piece(brk.first, heap);
         }
         for arena in memory.mappings.arenas() {
             let piece = heap_piece(
                 arena.base.saturating_add(arena.size),
                 Maker::Arena(arena.base),
             );
-            self.layout.put_inherited(arena.base, piece);
+            self.layout.put_piece(arena.base, piece);
         }
     }
 
     fn map(&mut self, map: &Map, t: u64, memory: &Memory) {
-        let Some((head, _, maps)) = &mut self.coming else {
+        let Some(coming) = &mut self.coming else {
             return;
         };
-        if map.snapshot != head.id {
+        if map.snapshot != coming.head.id {
             return;
         }
-        maps.push(map.clone());
-        if maps.len() as u64 == head.maps
-            && let Some((head, tid, maps)) = self.coming.take()
+        coming.maps.push(map.clone());
+        if coming.maps.len() as u64 == coming.head.maps
+            && let Some(coming) = self.coming.take()
         {
-            self.settle(&head, tid, &maps, t, memory);
+            // Nobody knows whether the kernel wrote its list before or after these.
+            let meanwhile = |recent: &&Recent| recent.t >= coming.since;
+            let meanwhile: Vec<(u32, Touch)> = self
+                .recent
+                .iter()
+                .rev()
+                .take_while(meanwhile)
+                .map(|recent| (recent.tid, recent.what))
+                .collect();
+            self.settle(&coming, &meanwhile, t, memory);
+            for (tid, what) in meanwhile {
+                if let Touch::Made(made) = what {
+                    self.made(tid, made);
+                }
+            }
+            self.recent.clear();
         }
     }
 
-    /// Compares the layout with a snapshot, and makes the snapshot the layout.
-    fn settle(&mut self, head: &Snapshot, tid: u32, maps: &[Map], t: u64, memory: &Memory) {
+    /// Compares the layout with a snapshot, and makes the snapshot the layout, but for what was touched meanwhile: there
+    /// the calls know the end.
+    fn settle(&mut self, coming: &Coming, meanwhile: &[(u32, Touch)], t: u64, memory: &Memory) {
+        let Coming {
+            head, tid, maps, ..
+        } = coming;
+        let range = |(_, what): &(u32, Touch)| match *what {
+            Touch::Range(from, to) => Some((from, to)),
+            Touch::Made(_) => None,
+        };
+        let touched: Vec<(Address, Address)> = meanwhile.iter().filter_map(range).collect();
         let first = self.accounts.is_empty();
         let evidence = Evidence {
             memory,
             maps,
             stacks: &self.stacks,
             glibc: self.glibc,
+            making: head.making,
         };
         let mut runs: Vec<(Address, Address, &Map, Maker)> = Vec::new();
         let mut differences: Vec<Difference> = Vec::new();
-        for (from, to, piece, map) in side_by_side(&self.layout, maps) {
+        let mut kept: Vec<(Address, Piece)> = Vec::new();
+        self.bare.clear();
+        for (from, to, piece, map) in side_by_side(&self.layout, maps, &touched) {
             let same = matches!((piece, map), (Some((at, piece)), Some(map)) if agree(at, piece, from, map));
-            if let Some(map) = map {
+            let inside = |(start, end): &(Address, Address)| *start <= from && to <= *end;
+            let meanwhile = !same && !first && touched.iter().any(inside);
+            if meanwhile {
+                kept.extend(piece.map(|(at, piece)| (from, piece.part(at, from, to))));
+            } else if let Some(map) = map {
                 let maker = match piece {
                     // Other permissions do not change who made it.
                     Some((_, piece)) if same || is_call(piece.maker) => piece.maker,
@@ -219,31 +335,38 @@ impl Space {
             if same || first {
                 continue;
             }
-            let mut cause = evidence.cause(from, piece.map(|(_, piece)| piece), map);
-            if cause == Cause::Unexplained && piece.is_none() && self.being_released(tid, from, to)
+            if let Some(map) = map.filter(|map| is_bare(map))
+                && self.bare.last() != Some(&(map.from, map.to))
+            {
+                self.bare.push((map.from, map.to));
+            }
+            let mut cause = if meanwhile {
+                Cause::UnderWay
+            } else {
+                evidence.cause((from, to), piece.map(|(_, piece)| piece), map)
+            };
+            if cause == Cause::Unexplained && piece.is_none() && self.being_released(*tid, from, to)
             {
                 cause = Cause::UnderWay;
             }
+            let difference = Difference {
+                from,
+                to,
+                expected: piece.is_some(),
+                found: map.is_some(),
+                cause,
+            };
             match differences.last_mut() {
-                Some(last)
-                    if last.to == from
-                        && last.cause == cause
-                        && (last.expected, last.found) == (piece.is_some(), map.is_some()) =>
-                {
-                    last.to = to;
-                }
-                _ => differences.push(Difference {
-                    from,
-                    to,
-                    expected: piece.is_some(),
-                    found: map.is_some(),
-                    cause,
-                }),
+                Some(last) if last.goes_on_with(&difference) => last.to = to,
+                _ => differences.push(difference),
             }
         }
         self.layout = Layout::new(memory.mappings.page());
         for (from, to, map, maker) in runs {
             self.layout.put(from, to, map, maker);
+        }
+        for (from, piece) in kept {
+            self.layout.put_piece(from, piece);
         }
         self.accounts.push(Account {
             snapshot: head.id,
@@ -256,7 +379,7 @@ impl Space {
                 .iter()
                 .try_fold(0u64, |all, map| Some(all.saturating_add(map.rss?))),
             stack_limit: head.stack_limit,
-            tid,
+            tid: *tid,
             differences,
         });
     }
@@ -297,8 +420,24 @@ impl Space {
             };
             parts.into_iter().filter(|part| part.from < part.to)
         };
-        account.differences = account.differences.drain(..).flat_map(parts).collect();
+        let parts = account.differences.drain(..).flat_map(parts);
+        let mut joined: Vec<Difference> = Vec::new();
+        for part in parts {
+            match joined.last_mut() {
+                Some(last) if last.goes_on_with(&part) => last.to = part.to,
+                _ => joined.push(part),
+            }
+        }
+        account.differences = joined;
     }
+}
+
+/// Whether a line of a snapshot is anonymous memory without access, as libc reserves it.
+fn is_bare(map: &Map) -> bool {
+    map.inode == 0
+        && !map.own
+        && map.path.is_empty()
+        && Perms::from_letters(&map.perms) == Perms::default()
 }
 
 fn is_call(maker: Maker) -> bool {
@@ -323,7 +462,7 @@ fn trim_deleted(path: &[u8]) -> &[u8] {
     path.strip_suffix(b" (deleted)").unwrap_or(path)
 }
 
-/// Ranges in which neither list changes, with what each has there.
+/// Ranges in which neither list changes and which lie in or outside each of `cuts`, with what each list has there.
 type Side<'l, 'm> = (
     Address,
     Address,
@@ -331,11 +470,16 @@ type Side<'l, 'm> = (
     Option<&'m Map>,
 );
 
-fn side_by_side<'l, 'm>(layout: &'l Layout, maps: &'m [Map]) -> Vec<Side<'l, 'm>> {
+fn side_by_side<'l, 'm>(
+    layout: &'l Layout,
+    maps: &'m [Map],
+    cuts: &[(Address, Address)],
+) -> Vec<Side<'l, 'm>> {
     let mut borders: Vec<Address> = layout
         .iter()
         .flat_map(|(from, piece)| [from, piece.end])
         .chain(maps.iter().flat_map(|map| [map.from, map.to]))
+        .chain(cuts.iter().flat_map(|(from, to)| [*from, *to]))
         .collect();
     borders.sort_unstable();
     borders.dedup();

@@ -21,6 +21,14 @@ pub struct Difference {
     pub cause: Cause,
 }
 
+impl Difference {
+    /// Whether `next` is the same difference, directly behind this one.
+    pub(super) fn goes_on_with(&self, next: &Difference) -> bool {
+        let same = |one: &Difference| (one.cause, one.expected, one.found);
+        self.to == next.from && same(self) == same(next)
+    }
+}
+
 /// Who changed the address space without a call that memspy sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
@@ -98,13 +106,15 @@ pub(super) struct Evidence<'a> {
     pub(super) stacks: &'a [(u32, Address)],
     /// Whether malloc is glibc's.
     pub(super) glibc: bool,
+    /// Bytes of memspy's own mappings that were in the making.
+    pub(super) making: u64,
 }
 
 impl Evidence<'_> {
-    /// Judges a range that is mapped as `expected` by the calls and as `found` by the kernel.
+    /// Judges the range `from`..`to` that is mapped as `expected` by the calls and as `found` by the kernel.
     pub(super) fn cause(
         &self,
-        from: Address,
+        (from, to): (Address, Address),
         expected: Option<&Piece>,
         found: Option<&Map>,
     ) -> Cause {
@@ -116,6 +126,7 @@ impl Evidence<'_> {
         let by_found = found.map(|map| self.of_found(from, map));
         match (expected, by_found) {
             (_, Some(cause)) if cause != Cause::Unexplained => cause,
+            (None, Some(_)) if to - from <= self.making => Cause::UnderWay,
             (Some(piece), _) => self.of_expected(from, piece),
             (None, _) => Cause::Unexplained,
         }

@@ -77,6 +77,22 @@ pub struct Piece {
     pub resident: Option<Resident>,
 }
 
+impl Piece {
+    /// The part from `from` to `to` of a piece that begins at `at`.
+    pub(super) fn part(&self, at: Address, from: Address, to: Address) -> Piece {
+        Piece {
+            end: to,
+            offset: if self.file {
+                self.offset.wrapping_add(from - at)
+            } else {
+                0
+            },
+            resident: self.resident.filter(|_| (from, to) == (at, self.end)),
+            ..self.clone()
+        }
+    }
+}
+
 /// What an mremap took away and will put down: the old address, the new one, the pieces.
 type Lifted = (Address, Address, Vec<(Address, Piece)>);
 
@@ -282,8 +298,7 @@ impl Layout {
             .map_or(0, |(from, piece)| piece.end - from);
         let size = self.round(arena.size).max(writable).min(ARENA_HEAP);
         let split = arena.base.saturating_add(size);
-        let (start, stop) = self.reserve(arena.base);
-        self.cut(start, stop);
+        self.cut(arena.base, end);
         let mut piece = heap_piece(split, Maker::Arena(arena.base));
         piece.path = Arc::default();
         self.pieces.insert(arena.base, piece.clone());
@@ -292,27 +307,17 @@ impl Layout {
             piece.perms = Perms::default();
             self.pieces.insert(split, piece);
         }
-        Some((start, stop))
+        Some((arena.base, end))
     }
 
-    /// The range of a new arena heap, with what a snapshot saw of its making: to get an aligned heap, malloc reserves
-    /// twice its size without access, and gives back what lies before and behind it.
-    fn reserve(&self, base: Address) -> (Address, Address) {
-        let end = base.saturating_add(ARENA_HEAP);
-        match self.found_without_access(base) {
-            Some((from, to)) => {
-                let from = from.max(base.saturating_sub(ARENA_HEAP));
-                (from, to.clamp(end, from.saturating_add(2 * ARENA_HEAP)))
+    /// Takes out of a range what a snapshot found there without access and not known from any call.
+    pub(super) fn forget_without_access(&mut self, start: Address, end: Address) {
+        for (from, piece) in self.cut(start, end) {
+            let unknown = matches!(piece.maker, Maker::Found(_)) && !piece.file && !piece.own;
+            if !unknown || piece.perms != Perms::default() {
+                self.pieces.insert(from, piece);
             }
-            None => (base, end),
         }
-    }
-
-    /// The range around an address that a snapshot found, without access and not known from any call.
-    pub(super) fn found_without_access(&self, address: Address) -> Option<(Address, Address)> {
-        let (from, piece) = self.at(address)?;
-        let unknown = matches!(piece.maker, Maker::Found(_)) && !piece.file && !piece.own;
-        (unknown && piece.perms == Perms::default()).then_some((from, piece.end))
     }
 
     /// Takes a range out and answers what was in it; pieces that reach beyond it keep the rest.
@@ -331,23 +336,13 @@ impl Layout {
             let Some(piece) = self.pieces.remove(&from) else {
                 continue;
             };
-            let part = |at: Address, to: Address| Piece {
-                end: to,
-                offset: if piece.file {
-                    piece.offset.wrapping_add(at - from)
-                } else {
-                    0
-                },
-                resident: piece.resident.filter(|_| (at, to) == (from, piece.end)),
-                ..piece.clone()
-            };
             if from < start {
-                self.pieces.insert(from, part(from, start));
+                self.pieces.insert(from, piece.part(from, from, start));
             }
             let (at, to) = (from.max(start), piece.end.min(end));
-            inside.push((at, part(at, to)));
+            inside.push((at, piece.part(from, at, to)));
             if piece.end > end {
-                self.pieces.insert(end, part(end, piece.end));
+                self.pieces.insert(end, piece.part(from, end, piece.end));
             }
         }
         inside
@@ -380,8 +375,8 @@ impl Layout {
         self.pieces.insert(from, piece);
     }
 
-    /// A piece that a forked child has from its parent.
-    pub(super) fn put_inherited(&mut self, from: Address, piece: Piece) {
+    /// Puts a piece down: what a forked child has from its parent, or what is known better than by a snapshot.
+    pub(super) fn put_piece(&mut self, from: Address, piece: Piece) {
         self.cut(from, piece.end);
         if from < piece.end {
             self.pieces.insert(from, piece);

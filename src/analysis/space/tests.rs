@@ -194,9 +194,7 @@ fn an_arena_and_a_stack_that_a_snapshot_meets_in_the_making_are_explained() {
     };
     let second = [
         thread(10, 2, "0x7f0c40000f00"),
-        "{\"op\":\"arena\",\"t\":21,\"base\":\"0x7f0c54000000\",\"size\":135168,\"change\":\"made\",\
-         \"arena\":\"0x7f0c54000030\",\"via\":\"malloc\",\"tid\":4712}"
-            .to_string(),
+        arena_made(21, 0x7f0c_5400_0000, 4712),
     ];
     let third = [thread(30, 3, "0x7f0c59e00f00")];
     let view = view(&[&first, &second, &third], Moment::End);
@@ -208,13 +206,91 @@ fn an_arena_and_a_stack_that_a_snapshot_meets_in_the_making_are_explained() {
         causes,
         [
             (0x7f0c_5160_0000, Cause::UnderWay),
-            (0x7f0c_5960_0000, Cause::UnderWay),
             (0x7f0d_0000_0000, Cause::Unexplained),
         ]
     );
     // What malloc gave back is not there any more.
     let row = view.picture.at(0x7f0c_5200_0000);
     assert_eq!(row.map(|row| row.kind), None);
+}
+
+fn arena_made(t: u64, base: u64, tid: u32) -> String {
+    format!(
+        "{{\"op\":\"arena\",\"t\":{t},\"base\":\"{base:#x}\",\"size\":135168,\"change\":\"made\",\
+         \"arena\":\"{:#x}\",\"via\":\"malloc\",\"tid\":{tid}}}",
+        base + 0x30
+    )
+}
+
+#[test]
+fn what_is_mapped_where_malloc_gave_a_part_of_its_reserve_back_does_not_hide_the_rest() {
+    let mut first = snapshot(1, 1, &[]);
+    first.extend(snapshot(20, 2, &["7f34bcc00000-7f34c4c00000 ---p 0 0"]));
+    let second = [format!(
+        "{},\"tid\":4712}}",
+        mmap(25, 0x7f34_bff9_e000, 0x6_2000, ANONYMOUS).trim_end_matches('}')
+    )];
+    let third = [arena_made(30, 0x7f34_c000_0000, 4713)];
+    let view = view(&[&first, &second, &third], Moment::End);
+    let mut causes = differences(&view).iter().map(|one| one.cause);
+    assert!(causes.all(|cause| cause == Cause::UnderWay));
+    let kind = |address| view.picture.at(address).map(|row| row.kind);
+    assert_eq!(kind(0x7f34_bd00_0000), None);
+    assert_eq!(kind(0x7f34_bff9_e000), Some(Kind::ProgramMapping));
+    assert_eq!(kind(0x7f34_c000_0000), Some(Kind::Arena));
+}
+
+#[test]
+fn what_other_threads_do_while_a_snapshot_is_written_is_known_after_it() {
+    let mut first = snapshot(1, 1, &[]);
+    first.push(mmap(10, 0x1000_0000, 0x2000, ANONYMOUS));
+    // The kernel's list is older than the calls of thread 2, the last of its lines is newer.
+    let listed = [
+        "10000000-10002000 rw-p 0 0",
+        "7f9fab000000-7f9fb3000000 ---p 0 0",
+    ];
+    let written = snapshot(20, 2, &listed);
+    first.extend(written.iter().map(|line| match line.contains("\"map\"") {
+        true => line.replace("\"t\":20,", "\"t\":90,"),
+        false => line.replace("\"t\":20,", "\"t\":20,\"dt\":70,"),
+    }));
+    let second: Vec<String> = [
+        arena_made(30, 0x7f9f_ac00_0000, 4712),
+        mmap(40, 0x2000_0000, 0x1000, ANONYMOUS).replace('}', ",\"tid\":4712}"),
+        munmap(50, 0x1000_1000, 0x1000).replace('}', ",\"tid\":4712}"),
+    ]
+    .to_vec();
+    let view = view(&[&first, &second], Moment::End);
+    let mut causes = differences(&view).iter().map(|one| one.cause);
+    assert!(causes.all(|cause| cause == Cause::UnderWay));
+    let kind = |address| view.picture.at(address).map(|row| row.kind);
+    assert_eq!(kind(0x7f9f_ac00_0000), Some(Kind::Arena));
+    assert_eq!(kind(0x7f9f_ac10_0000), Some(Kind::ArenaReserve));
+    assert_eq!(kind(0x7f9f_ab80_0000), None);
+    assert_eq!(kind(0x7f9f_b100_0000), None);
+    assert_eq!(kind(0x2000_0000), Some(Kind::ProgramMapping));
+    assert_eq!(kind(0x1000_0000), Some(Kind::ProgramMapping));
+    assert_eq!(kind(0x1000_1000), None);
+}
+
+#[test]
+fn what_may_be_memspys_own_in_the_making_is_explained() {
+    let causes = |size: u64| {
+        let mut lines = snapshot(1, 1, &[]);
+        let found = ["10000000-10002000 rw-p 0 0"];
+        let written = snapshot(20, 2, &found);
+        let with_making = format!("\"maps\":2,\"making\":{size},");
+        lines.extend(
+            written
+                .iter()
+                .map(|line| line.replace("\"maps\":2,", &with_making)),
+        );
+        let view = view(&[&lines], Moment::End);
+        let causes = differences(&view).iter().map(|one| one.cause);
+        causes.collect::<Vec<_>>()
+    };
+    assert_eq!(causes(0x2000), [Cause::UnderWay]);
+    assert_eq!(causes(0x1000), [Cause::Unexplained]);
 }
 
 #[test]

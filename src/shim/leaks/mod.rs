@@ -337,11 +337,8 @@ struct Shared(*mut Findings);
 
 impl Shared {
     fn new() -> Option<Shared> {
-        let prot = libc::PROT_READ | libc::PROT_WRITE;
         let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-        // SAFETY: no address is asked for, so nothing existing is touched.
-        let at = unsafe { sys::mmap(0, size_of::<Findings>(), prot, flags, -1, 0) }.ok()?;
-        memory::note_own(at as usize, size_of::<Findings>());
+        let at = memory::map_own(size_of::<Findings>(), flags, -1, 0).ok()?;
         Some(Shared(at.cast()))
     }
 
@@ -363,9 +360,7 @@ impl Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        memory::forget_own(self.0 as usize);
-        // SAFETY: the mapping was made by `new` and nothing borrows it any more.
-        unsafe { sys::munmap(self.0.cast(), size_of::<Findings>()) };
+        memory::unmap_own(self.0.cast(), size_of::<Findings>());
     }
 }
 
