@@ -2,11 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use crate::support::{
-    Finished, Log, TestDir, clean, compile, compile_with, finish, preloaded, shim,
+    Finished, Log, TestDir, clean, compile, compile_with, finish, memspy, preloaded, shim,
 };
 
 /// Blocks and bytes of each kind that has any.
@@ -307,6 +312,68 @@ fn python3_is_judged_as_valgrind_judges_it() {
 fn perl_is_judged_as_valgrind_judges_it() {
     let program = "my %h; $h{$_ % 7} .= $_ for 1 .. 2000; print length $h{3}";
     assert_equal_on("/usr/bin/perl", &["-e", program]);
+}
+
+/// Asks a daemon that listens on `socket` for a page and for one that is not there, then has it end.
+fn visit(directory: &TestDir) -> JoinHandle<()> {
+    let (socket, pid_file) = (directory.join("socket"), directory.join("pid"));
+    thread::spawn(move || {
+        for page in ["page", "none"] {
+            // It may not listen yet.
+            let mut tries = 0;
+            let mut daemon = loop {
+                match UnixStream::connect(&socket) {
+                    Ok(daemon) => break daemon,
+                    Err(error) if tries == 6000 => panic!("nobody listens: {error}"),
+                    Err(_) => thread::sleep(Duration::from_millis(10)),
+                }
+                tries += 1;
+            };
+            let request = format!("GET /{page} HTTP/1.0\r\n\r\n");
+            daemon.write_all(request.as_bytes()).expect("it reads");
+            let mut answer = String::new();
+            daemon.read_to_string(&mut answer).expect("it answers");
+            assert_eq!(answer.contains("200 OK"), page == "page", "{answer}");
+        }
+        let pid = fs::read_to_string(pid_file).expect("it runs");
+        finish(clean("kill").args(["-INT", pid.trim()])).success();
+    })
+}
+
+#[test]
+fn a_daemon_that_is_told_to_end_is_judged_as_valgrind_judges_it() {
+    // A socket's path is at most 107 bytes long.
+    let directory = TestDir::on_tmpfs();
+    directory.write("page", "hello\n");
+    let place = directory.path().display();
+    let configuration = format!(
+        "server.document-root = \"{place}\"\nserver.bind = \"{place}/socket\"\n\
+         server.pid-file = \"{place}/pid\"\nserver.errorlog = \"{place}/log\"\n"
+    );
+    let configuration = directory.write("configuration", &configuration);
+    let daemon: [&OsStr; 4] = [
+        "/usr/sbin/lighttpd".as_ref(),
+        "-D".as_ref(),
+        "-f".as_ref(),
+        configuration.as_os_str(),
+    ];
+    let visited = |command: &mut Command| {
+        let visitor = visit(&directory);
+        let finished = finish(command).success();
+        visitor.join().expect("the visitor does not panic");
+        finished
+    };
+    let truth = summary(&visited(valgrind().args(daemon)));
+    let logs = directory.join("logs");
+    let mut check = memspy();
+    check
+        .args(["check", "--logs-in"])
+        .arg(&logs)
+        .arg("--")
+        .args(daemon);
+    visited(&mut check);
+    let kinds = judged(&Log::of_program(&logs, "lighttpd"));
+    assert_eq!(kinds, truth, "Valgrind's on the right");
 }
 
 /// What a program does with `MODE=leaks` and these arguments; its logs are in `logs`.
