@@ -181,6 +181,18 @@ fn what_leaked_between_two_snapshots_is_listed_alone_and_the_service_goes_on() {
 }
 
 #[test]
+fn a_thread_that_can_not_be_stopped_goes_on_as_if_nothing_had_been() {
+    let settings = [("MEMSPY_MODE", "leaks")];
+    let mut service = Service::start(&settings, &["deaf"]);
+    service.handle("l");
+    let asked = service.snapshot("deaf");
+    assert_eq!(asked["check"]["complete"], false);
+    // The signal that it could not take meets it now, with libc's handler in place again.
+    service.handle("uls");
+    service.end();
+}
+
+#[test]
 fn an_idle_service_answers_on_its_signal_and_nothing_but_its_threads_is_disturbed() {
     let settings = [("MEMSPY_MODE", "full"), ("MEMSPY_SIGNAL", "USR2")];
     let mut service = Service::start(&settings, &["threads"]);

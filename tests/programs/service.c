@@ -4,8 +4,11 @@
 //   h  a request that keeps a block for ever        o  keeps a block elsewhere
 //   f  forks a child that waits, and answers its pid
 //   w  looks for children with waitpid; answers "none" if there are none and no SIGCHLD ever came
+//   s  sets its group id, for which libc signals all threads
+//   u  the deaf thread takes the signals that wait for it, and ends
 //   q  the end
-// Prints its pid first. With the argument `threads` two more threads wait meanwhile.
+// Prints its pid first. With the argument `threads` two more threads wait meanwhile; with `deaf` one that has blocked
+// all signals by a system call of its own, also those that libc keeps for itself.
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
@@ -13,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -61,12 +65,38 @@ static void *wait_for_ever(void *arg) {
     return arg;
 }
 
+static pthread_t deaf_thread;
+static pthread_barrier_t deaf;
+
+static void *hear_nothing(void *arg) {
+    unsigned long mask = ~0ul;
+    syscall(SYS_rt_sigprocmask, SIG_SETMASK, &mask, 0, sizeof mask);
+    pthread_barrier_wait(&deaf);
+    pthread_barrier_wait(&deaf);
+    mask = 0;
+    syscall(SYS_rt_sigprocmask, SIG_SETMASK, &mask, 0, sizeof mask);
+    return arg;
+}
+
+static void start_deaf_thread(void) {
+    pthread_barrier_init(&deaf, 0, 2);
+    pthread_create(&deaf_thread, 0, hear_nothing, 0);
+    pthread_barrier_wait(&deaf);
+}
+
+static void end_deaf_thread(void) {
+    pthread_barrier_wait(&deaf);
+    pthread_join(deaf_thread, 0);
+}
+
 static void child_ended(int signal) { children += signal; }
 
 static void fork_child(void) {
-    pid_t pid = fork();
+    pid_t parent = getpid(), pid = fork();
     if (pid == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
+        if (getppid() != parent)
+            _exit(0);
         wait_for_ever(0);
     }
     dprintf(1, "%d\n", pid);
@@ -84,6 +114,8 @@ int main(int argc, char **argv) {
             pthread_t thread;
             pthread_create(&thread, 0, wait_for_ever, 0);
         }
+    if (argc > 1 && strcmp(argv[1], "deaf") == 0)
+        start_deaf_thread();
     dprintf(1, "%d\n", getpid());
     char command;
     while (read(0, &command, 1) == 1 && command != 'q') {
@@ -92,6 +124,11 @@ int main(int argc, char **argv) {
         case 'l': leaky_handler(); break;
         case 'h': keeping_handler(); break;
         case 'o': once_handler(); break;
+        case 's':
+            if (setgid(getgid()) != 0)
+                return 1;
+            break;
+        case 'u': end_deaf_thread(); break;
         case 'f': fork_child(); continue;
         case 'w': look_for_children(); continue;
         default: continue;

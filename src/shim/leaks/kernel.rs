@@ -38,6 +38,38 @@ pub(super) fn reap(pid: i32, wait: Wait) -> bool {
     }
 }
 
+/// Sends a thread of this process a signal that carries `value`. Its code is SI_QUEUE: glibc's own handlers take no
+/// notice of such.
+pub(super) fn queue_signal(pid: i32, tid: i32, signal: i32, value: usize) -> Result<()> {
+    /// `siginfo_t` of a queued signal, as the kernel reads it on x86-64.
+    #[repr(C)]
+    struct Queued {
+        signal: i32,
+        errno: i32,
+        code: i32,
+        _pad: i32,
+        pid: i32,
+        uid: u32,
+        value: usize,
+        _rest: [u64; 12],
+    }
+    const _: () = assert!(size_of::<Queued>() == size_of::<libc::siginfo_t>());
+    let queued = Queued {
+        signal,
+        errno: 0,
+        code: libc::SI_QUEUE,
+        _pad: 0,
+        pid,
+        uid: 0,
+        value,
+        _rest: [0; 12],
+    };
+    let [pid, tid, signal] = [pid, tid, signal].map(|number| number as usize);
+    let args = [pid, tid, signal, &raw const queued as usize, 0, 0];
+    // SAFETY: the kernel reads one `siginfo_t`.
+    unsafe { syscall(libc::SYS_rt_tgsigqueueinfo, args) }.map(|_| ())
+}
+
 /// Ends the process at once.
 pub(super) fn exit_group(status: i32) -> ! {
     loop {

@@ -3,6 +3,9 @@
 //! Each gets signal 33, which glibc keeps for itself and lets no program block, with a handler of ours that is set for
 //! that moment only; it notes the registers and sleeps on a futex until the copy is made. A thread that does not come
 //! in time (stopped, or with a mask set by a raw system call) runs on; its stack pointer is then asked of /proc.
+//!
+//! The signal says SI_QUEUE and not SI_TKILL as tgkill(2) would: should it arrive when glibc's handler is in place again,
+//! that one takes no notice (glibc's own say SI_TKILL), and ours can tell one from the other.
 
 use super::kernel;
 use crate::memory;
@@ -116,7 +119,7 @@ impl Stopped {
     }
 }
 
-/// Stops all threads but the caller, which must have all signals blocked.
+/// Stops all threads but the caller, which must have all signals blocked, and be the only one that checks.
 pub(super) fn stop(pid: i32, own: i32) -> Stopped {
     let mut stopped = Stopped {
         round: None,
@@ -152,7 +155,7 @@ pub(super) fn stop(pid: i32, own: i32) -> Stopped {
         stopped.listed &= each_task(|tid| {
             if tid != own && round.find(tid).is_none() && round.add(tid) {
                 called += 1;
-                if sys::tgkill(pid, tid, SIGNAL).is_err() {
+                if kernel::queue_signal(pid, tid, SIGNAL, token()).is_err() {
                     round.forget(tid);
                 }
             }
@@ -286,16 +289,19 @@ fn set_handler() -> Option<Action> {
     Some(before)
 }
 
-/// The handler. In a thread that the present round called it parks; any other signal 33 is glibc's.
+/// What our signals carry.
+fn token() -> usize {
+    &raw const ROUND as usize
+}
+
+/// The handler. In a thread that the present round called it parks, and does nothing in one that comes too late; any
+/// other signal 33 is glibc's.
 extern "C" fn parked(signal: i32, info: *mut libc::siginfo_t, context: *mut libc::ucontext_t) {
-    let tid = sys::gettid();
-    let round = ROUND.load(Acquire);
-    // SAFETY: a round that was published once stays mapped.
-    let slot = unsafe { round.as_ref() }.and_then(|round| {
-        let slot = round.find(tid)?;
-        (slot.place.load(Acquire) == Place::Called as u32).then_some((round, slot))
-    });
-    let Some((round, slot)) = slot else {
+    // SAFETY: the kernel hands the handler a valid description, whose value is set where the code is SI_QUEUE.
+    let is_ours = unsafe {
+        (*info).si_code == libc::SI_QUEUE && (*info).si_value().sival_ptr as usize == token()
+    };
+    if !is_ours {
         let before = BEFORE.load(Acquire) as usize;
         if before > 1 {
             // SAFETY: it is what the process had set as the handler of this very signal, with three arguments.
@@ -303,7 +309,15 @@ extern "C" fn parked(signal: i32, info: *mut libc::siginfo_t, context: *mut libc
             before(signal, info, context);
         }
         return;
-    };
+    }
+    let tid = sys::gettid();
+    let round = ROUND.load(Acquire);
+    // SAFETY: a round that was published once stays mapped.
+    let slot = unsafe { round.as_ref() }.and_then(|round| {
+        let slot = round.find(tid)?;
+        (slot.place.load(Acquire) == Place::Called as u32).then_some((round, slot))
+    });
+    let Some((round, slot)) = slot else { return };
     // SAFETY: the kernel hands the handler a valid context.
     let registers = unsafe { &(*context).uc_mcontext.gregs };
     for (to, from) in slot.registers.iter().zip(registers) {
@@ -408,6 +422,7 @@ fn sp_of(line: &[u8]) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::{decimal, each_task, sp_of, stop, waiting_sp};
+    use crate::leaks::CHECKING;
     use crate::sys;
     use crate::x86_64::thread_pointer;
 
@@ -456,6 +471,9 @@ mod tests {
                 std::thread::yield_now();
             }
             let signals = sys::block_signals();
+            while CHECKING.swap(true, SeqCst) {
+                sys::sched_yield();
+            }
             let stopped = stop(sys::getpid(), sys::gettid());
             assert!(stopped.listed);
             let found = stopped
@@ -463,6 +481,7 @@ mod tests {
                 .find(|thread| thread.pointer() == Some(pointer.load(SeqCst) as usize))
                 .and_then(|thread| thread.sp());
             drop(stopped);
+            CHECKING.store(false, SeqCst);
             sys::restore_signals(signals);
             end.store(true, SeqCst);
             thread.join().expect("the thread went on");

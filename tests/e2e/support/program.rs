@@ -2,12 +2,15 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::path::PathBuf;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::SystemTime;
 
 use super::{clean, finish, repository, scratch};
 
-/// Compiles `tests/programs/NAME` (`.c`, `.cpp` or `.rs`) without optimisation, once in a run, and returns the program.
+/// Compiles `tests/programs/NAME` (`.c`, `.cpp` or `.rs`) without optimisation, once for a test binary, and returns the
+/// program. Another process of the same binary may be doing the same: the first to be done wins.
 ///
 /// Without optimisation because compilers delete pairs of malloc and free that nobody looks at.
 pub(crate) fn compile(name: &str) -> PathBuf {
@@ -47,18 +50,45 @@ fn build(name: &str, arguments: &[&str], key: &str) -> PathBuf {
         .map(|c| if c.is_ascii_alphanumeric() { c } else { '_' })
         .collect();
     let directory = scratch().join("programs").join(variant);
-    fs::create_dir_all(&directory).expect("the scratch directory can be written");
-    // Built under another name and renamed: another test process may be running the old one.
-    let fresh = directory.join(format!("{stem}.{}", std::process::id()));
+    let program = directory.join(stem);
+    if is_fresh(&program) {
+        return program;
+    }
+    // The compilers' own files lie beside the program: a directory for each process.
+    let workshop = directory.join(std::process::id().to_string());
+    fs::create_dir_all(&workshop).expect("the scratch directory can be written");
+    let made = workshop.join(stem);
     let mut command = clean(compiler);
     command
         .args(usual)
         .arg("-o")
-        .arg(&fresh)
+        .arg(&made)
         .arg(&source)
         .args(arguments);
     finish(&mut command).success();
-    let program = directory.join(stem);
-    fs::rename(&fresh, &program).expect("a program can be renamed");
+    // A link never replaces a program that another process has made, and may be running.
+    while let Err(error) = fs::hard_link(&made, &program) {
+        assert_eq!(error.kind(), ErrorKind::AlreadyExists, "{error}");
+        if is_fresh(&program) {
+            break;
+        }
+        let _ = fs::remove_file(&program);
+    }
+    fs::remove_dir_all(&workshop).expect("a directory of our own");
     program
+}
+
+/// Whether a program is there and younger than all sources and this binary, which knows the arguments.
+fn is_fresh(program: &Path) -> bool {
+    static LAST_CHANGE: OnceLock<SystemTime> = OnceLock::new();
+    let changed = |path: &Path| fs::metadata(path).and_then(|file| file.modified());
+    let last_change = LAST_CHANGE.get_or_init(|| {
+        let sources = fs::read_dir(repository().join("tests/programs")).expect("the sources");
+        let sources = sources.map(|source| source.expect("a source").path());
+        let binary = std::env::current_exe().expect("this binary");
+        let all = sources.chain([binary]);
+        let times = all.map(|path| changed(&path).expect("the time of a file"));
+        times.max().expect("a time")
+    });
+    changed(program).is_ok_and(|made| made > *last_change)
 }
