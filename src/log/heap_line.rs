@@ -4,7 +4,7 @@
 //! counts, at a place that a mask keeps inside the text; the next piece covers the rest.
 
 use crate::line::{Key, Tag};
-use crate::number::{eight, hex, upto4, upto8};
+use crate::number::{eight, hex, upto3, upto8};
 
 /// The longest line of a heap call in bytes, with its newline; a power of two.
 pub const MAX_HEAP_LINE: usize = 256;
@@ -86,9 +86,9 @@ pub struct Release {
 
 /// Formats the two numbers that every line has. [`Portable`] needs nothing; who writes many lines may know shorter ways.
 pub trait Digits {
-    /// The digits of `time` but for the last eight (a word of which the upper byte tells how many), and the value of
-    /// those eight. `None`: there are no more than eight, or more than fifteen.
-    fn split(&self, time: u64) -> Option<(u64, u32)>;
+    /// The digits of `time` but for the last eight (a word of which the upper byte tells how many, 0 if there are none),
+    /// and the value of those eight. Two zeros of a time that has more than fifteen digits.
+    fn split(&self, time: u64) -> (u64, u32);
 
     /// The hexadecimal digits of an address without leading zeros, and how many there are.
     fn hex(&self, address: usize) -> ([u8; 16], usize);
@@ -100,13 +100,16 @@ pub struct Portable;
 
 impl Digits for Portable {
     #[inline(always)]
-    fn split(&self, time: u64) -> Option<(u64, u32)> {
+    fn split(&self, time: u64) -> (u64, u32) {
         let (high, low) = (time / LAST_EIGHT, (time % LAST_EIGHT) as u32);
-        if high == 0 || high >= 10_000_000 {
-            return None;
+        if high == 0 {
+            return (0, low);
+        }
+        if high >= 10_000_000 {
+            return (0, 0);
         }
         let (digits, len) = upto8(high as u32);
-        Some((u64::from_le_bytes(digits) | (len as u64) << 56, low))
+        (u64::from_le_bytes(digits) | (len as u64) << 56, low)
     }
 
     #[inline(always)]
@@ -145,8 +148,7 @@ impl HeapCall for Acquire {
 
     #[inline(always)]
     fn write(self, text: &mut HeapText, digits: &impl Digits) -> usize {
-        let mut line = HeapLine::new(text, digits, self.opening);
-        line.time(self.t);
+        let (mut line, time) = HeapLine::begin(text, digits, self.opening, self.t);
         if let Some((dt, old)) = self.moved {
             line.num(const { &crate::line::key("dt") }, dt);
             line.addr(const { &address_key("old") }, old);
@@ -158,9 +160,9 @@ impl HeapCall for Acquire {
         match self.outcome {
             Outcome::Block(ptr) => line.addr(const { &address_key("ptr") }, ptr),
             Outcome::Nothing => {}
-            Outcome::Failed(errno) => line.error(errno),
+            Outcome::Failed(errno) => line.len = error(line.text, line.len, errno),
         }
-        line.finish(self.stack)
+        line.finish(self.stack, time)
     }
 }
 
@@ -177,8 +179,7 @@ impl HeapCall for Release {
 
     #[inline(always)]
     fn write(self, text: &mut HeapText, digits: &impl Digits) -> usize {
-        let mut line = HeapLine::new(text, digits, self.opening);
-        line.time(self.t);
+        let (mut line, time) = HeapLine::begin(text, digits, self.opening, self.t);
         line.addr(const { &address_key("ptr") }, self.ptr);
         if let Some(align) = self.align {
             line.num(const { &crate::line::key("align") }, align);
@@ -186,11 +187,20 @@ impl HeapCall for Release {
         if let Some(size) = self.size {
             line.num(const { &crate::line::key("size") }, size);
         }
-        line.finish(self.stack)
+        line.finish(self.stack, time)
     }
 }
 
-/// A line under construction.
+/// The last eight digits of a line's time, and where they belong.
+///
+/// They are written last: until the clock has answered, the processor makes the rest of the line, and while it makes these
+/// digits it is on its way to the next event's clock.
+struct LastDigits {
+    at: usize,
+    value: u32,
+}
+
+/// A line under construction. What is rare takes and gives the length, so that the line itself can lie in registers.
 struct HeapLine<'a, D> {
     text: &'a mut HeapText,
     len: usize,
@@ -199,30 +209,39 @@ struct HeapLine<'a, D> {
 
 impl<'a, D: Digits> HeapLine<'a, D> {
     #[inline(always)]
-    fn new(text: &'a mut HeapText, digits: &'a D, opening: &Tag) -> Self {
+    fn begin(
+        text: &'a mut HeapText,
+        digits: &'a D,
+        opening: &Tag,
+        t: u64,
+    ) -> (Self, LastDigits) {
         let mut line = HeapLine {
             text,
             len: 1,
             digits,
         };
         line.piece(&opening.bytes, opening.len);
-        line
+        let (high, value) = digits.split(t);
+        if high == 0 && value < LAST_EIGHT as u32 / 10 {
+            // The first hundredth of a second, or after eleven days.
+            line.len = any_digits(line.text, line.len, t);
+            return (line, LastDigits { at: NOWHERE, value });
+        }
+        line.piece(&high.to_le_bytes(), (high >> 56) as usize);
+        let at = line.len;
+        line.len += 8;
+        (line, LastDigits { at, value })
     }
 
     #[inline(always)]
     fn piece<const N: usize>(&mut self, bytes: &[u8; N], len: usize) {
-        const { assert!(N <= SLACK) };
-        let at = self.len & (MAX_HEAP_LINE - 1);
-        if let Some(place) = self.text.get_mut(at..at + N) {
-            place.copy_from_slice(bytes);
-        }
-        self.len += len;
+        self.len = piece(self.text, self.len, bytes, len);
     }
 
     #[inline(always)]
     fn num(&mut self, key: &Key, value: u64) {
         self.piece(&key.bytes, key.len);
-        self.digits(value);
+        self.len = digits(self.text, self.len, value);
     }
 
     #[inline(always)]
@@ -233,87 +252,78 @@ impl<'a, D: Digits> HeapLine<'a, D> {
         self.piece(b"\"", 1);
     }
 
-    #[inline(always)]
-    fn time(&mut self, time: u64) {
-        match self.digits.split(time) {
-            Some((high, low)) => {
-                self.piece(&high.to_le_bytes(), (high >> 56) as usize);
-                self.piece(&eight(low), 8);
-            }
-            None => self.any_digits(time),
-        }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn any_digits(&mut self, value: u64) {
-        self.digits(value);
-    }
-
-    #[inline(always)]
-    fn digits(&mut self, value: u64) {
-        if value < 10_000 {
-            let (digits, len) = upto4(value as u32);
-            self.piece(&digits, len);
-        } else if value < LAST_EIGHT {
-            let (digits, len) = upto8(value as u32);
-            self.piece(&digits, len);
-        } else {
-            let (high, low) = (value / LAST_EIGHT, value % LAST_EIGHT);
-            if high < 10_000 {
-                let (digits, len) = upto4(high as u32);
-                self.piece(&digits, len);
-            } else {
-                self.many_digits(high);
-            }
-            self.piece(&eight(low as u32), 8);
-        }
-    }
-
-    /// What stands before the last eight digits, if it is much.
-    #[cold]
-    #[inline(never)]
-    fn many_digits(&mut self, high: u64) {
-        let (highest, middle) = (high / LAST_EIGHT, high % LAST_EIGHT);
-        let (digits, len) = if highest == 0 {
-            upto8(middle as u32)
-        } else {
-            let (digits, len) = upto4(highest as u32);
-            self.piece(&digits, len);
-            (eight(middle as u32), 8)
-        };
-        self.piece(&digits, len);
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn error(&mut self, errno: i32) {
-        self.piece(b",\"err\":\"", 8);
-        match crate::errno_name(errno) {
-            Some(name) => {
-                let mut bytes = [0; 16];
-                for (place, byte) in bytes.iter_mut().zip(name.bytes()) {
-                    *place = byte;
-                }
-                self.piece(&bytes, name.len().min(16));
-            }
-            None => {
-                self.piece(b"E", 1);
-                self.digits(errno.unsigned_abs().into());
-            }
-        }
-        self.piece(b"\"", 1);
-    }
-
     /// Appends the stack's number, if there is one, closes the line and answers its length.
     #[inline(always)]
-    fn finish(mut self, stack: u32) -> usize {
+    fn finish(mut self, stack: u32, time: LastDigits) -> usize {
         if stack != 0 {
             self.num(const { &crate::line::key("stack") }, u64::from(stack));
         }
         self.piece(b"}\n", 2);
+        if let Some(place) = self.text.get_mut(time.at..time.at + 8) {
+            place.copy_from_slice(&eight(time.value));
+        }
         self.len
     }
+}
+
+/// A place behind every line: its bytes mean nothing.
+const NOWHERE: usize = MAX_HEAP_LINE;
+
+/// Stores `bytes`, of which `len` count, at `at`; answers where they end.
+#[inline(always)]
+fn piece<const N: usize>(text: &mut HeapText, at: usize, bytes: &[u8; N], len: usize) -> usize {
+    const { assert!(N <= SLACK) };
+    let from = at & (MAX_HEAP_LINE - 1);
+    if let Some(place) = text.get_mut(from..from + N) {
+        place.copy_from_slice(bytes);
+    }
+    at + len
+}
+
+#[inline(always)]
+fn digits(text: &mut HeapText, at: usize, value: u64) -> usize {
+    if value < 1000 {
+        let (digits, len) = upto3(value as u32);
+        piece(text, at, &digits, len)
+    } else if value < LAST_EIGHT {
+        let (digits, len) = upto8(value as u32);
+        piece(text, at, &digits, len)
+    } else {
+        any_digits(text, at, value)
+    }
+}
+
+/// Digits of a number of any length.
+#[cold]
+#[inline(never)]
+fn any_digits(text: &mut HeapText, at: usize, value: u64) -> usize {
+    let (high, low) = (value / LAST_EIGHT, (value % LAST_EIGHT) as u32);
+    if high == 0 {
+        let (digits, len) = upto8(low);
+        return piece(text, at, &digits, len);
+    }
+    let at = any_digits(text, at, high);
+    piece(text, at, &eight(low), 8)
+}
+
+#[cold]
+#[inline(never)]
+fn error(text: &mut HeapText, at: usize, errno: i32) -> usize {
+    let at = piece(text, at, b",\"err\":\"", 8);
+    let at = match crate::errno_name(errno) {
+        Some(name) => {
+            let mut bytes = [0; 16];
+            for (place, byte) in bytes.iter_mut().zip(name.bytes()) {
+                *place = byte;
+            }
+            piece(text, at, &bytes, name.len().min(16))
+        }
+        None => {
+            let at = piece(text, at, b"E", 1);
+            digits(text, at, errno.unsigned_abs().into())
+        }
+    };
+    piece(text, at, b"\"", 1)
 }
 
 /// The longest that a line can become: every key there, every number of full length.

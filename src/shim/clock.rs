@@ -18,8 +18,11 @@ const TSC_SHARED: u8 = 2;
 static FROZEN_AT: AtomicU64 = AtomicU64::new(0);
 /// Counter (or nanosecond) at `t` = 0.
 static ORIGIN: AtomicU64 = AtomicU64::new(0);
-/// Nanoseconds of a tick, times 2^32.
-static RATE: AtomicU64 = AtomicU64::new(1 << 32);
+/// Nanoseconds of a tick, times 2^64 / [`TICK_PARTS`].
+static RATE: AtomicU64 = AtomicU64::new(0);
+/// So many parts of a tick are counted: more than a tick has nanoseconds (from 125 MHz on), and few enough for 2^61 ticks
+/// (14 years at 5 GHz), so that the product's upper half is the time.
+const TICK_PARTS: u64 = 8;
 
 /// The first of the two readings from which the rate is taken.
 pub(crate) struct Start {
@@ -41,18 +44,24 @@ impl Start {
     /// The rate is as good as the time between the two readings is long; block lines carry pairs of both clocks, by
     /// which a reader corrects it.
     pub(crate) fn fix(&self) -> u64 {
-        if !trusted() {
-            let now = Start::read();
-            ORIGIN.store(now.mono_ns, Relaxed);
-            return now.mono_ns;
-        }
+        let trusted = trusted();
         let end = Start::read();
+        match self.rate(&end) {
+            Some(rate) if trusted => {
+                RATE.store(rate, Relaxed);
+                ORIGIN.store(end.tsc, Relaxed);
+                KIND.store(TSC, Relaxed);
+            }
+            _ => ORIGIN.store(end.mono_ns, Relaxed),
+        }
+        end.mono_ns
+    }
+
+    /// See [`RATE`]. `None`: the counter is too slow for that.
+    fn rate(&self, end: &Start) -> Option<u64> {
         let ticks = u128::from(end.tsc.wrapping_sub(self.tsc).max(1));
         let ns = u128::from(end.mono_ns.wrapping_sub(self.mono_ns));
-        RATE.store(((ns << 32) / ticks) as u64, Relaxed);
-        ORIGIN.store(end.tsc, Relaxed);
-        KIND.store(TSC, Relaxed);
-        end.mono_ns
+        u64::try_from((ns << 64) / (ticks * u128::from(TICK_PARTS))).ok()
     }
 }
 
@@ -146,7 +155,8 @@ fn begin_if_new() {
 #[inline(always)]
 fn scale(tsc: u64) -> u64 {
     let ticks = tsc.wrapping_sub(ORIGIN.load(Relaxed));
-    ((u128::from(ticks) * u128::from(RATE.load(Relaxed))) >> 32) as u64
+    let parts = ticks.wrapping_mul(TICK_PARTS);
+    ((u128::from(parts) * u128::from(RATE.load(Relaxed))) >> 64) as u64
 }
 
 #[cold]

@@ -340,10 +340,12 @@ impl Slot {
     /// Works out and keeps the digits for [`Digits::split`].
     #[cold]
     #[inline(never)]
-    fn split_anew(&self, time: u64) -> Option<(u64, u32)> {
-        let (high, low) = Portable.split(time)?;
-        self.time_digits.store([time - u64::from(low), high]);
-        Some((high, low))
+    fn split_anew(&self, time: u64) -> (u64, u32) {
+        let (high, low) = Portable.split(time);
+        if time < 100_000_000 || high != 0 {
+            self.time_digits.store([time - u64::from(low), high]);
+        }
+        (high, low)
     }
 
     /// Step 1: takes room for a line of at most `max` bytes.
@@ -422,11 +424,11 @@ impl Slot {
 /// Of a time all but the last eight digits are those of the event before, nearly always.
 impl Digits for Slot {
     #[inline(always)]
-    fn split(&self, time: u64) -> Option<(u64, u32)> {
+    fn split(&self, time: u64) -> (u64, u32) {
         let [from, high] = self.time_digits.load();
         let low = time.wrapping_sub(from);
-        if low < 100_000_000 && high != 0 {
-            Some((high, low as u32))
+        if low < 100_000_000 {
+            (high, low as u32)
         } else {
             self.split_anew(time)
         }
