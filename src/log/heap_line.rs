@@ -209,12 +209,7 @@ struct HeapLine<'a, D> {
 
 impl<'a, D: Digits> HeapLine<'a, D> {
     #[inline(always)]
-    fn begin(
-        text: &'a mut HeapText,
-        digits: &'a D,
-        opening: &Tag,
-        t: u64,
-    ) -> (Self, LastDigits) {
+    fn begin(text: &'a mut HeapText, digits: &'a D, opening: &Tag, t: u64) -> (Self, LastDigits) {
         let mut line = HeapLine {
             text,
             len: 1,

@@ -29,7 +29,7 @@ static THREE: [u32; 1024] = {
     let mut table = [0; 1024];
     let mut value = 0;
     while value < 1000 {
-        let digits = value / 100 | value / 10 % 10 << 8 | value % 10 << 16 | 0x30_3030;
+        let digits = value / 100 + ((value / 10 % 10) << 8) + ((value % 10) << 16) + 0x30_3030;
         let zeros = (value < 100) as u32 + (value < 10) as u32;
         table[value as usize] = digits | zeros << 28;
         value += 1;

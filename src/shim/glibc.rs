@@ -90,19 +90,23 @@ impl Call {
         }
     }
 
-    /// The call is over. `times`: one before it and one after it; 0 for a time that was not taken.
+    /// The call is over.
     #[inline(always)]
-    pub(crate) fn leave(&self, times: (u64, u64), via: &'static str, caller: &Caller) {
+    pub(crate) fn leave(&self) {
         if let Some(slot) = self.slot {
             slot.leave();
         }
-        if current_break() != KNOWN.load(Relaxed) {
-            self.break_moved(times, via, caller);
-        }
     }
 
+    /// Writes how the break has moved in the call, for which [`break_has_moved`]. `times`: one before it and one after
+    /// it; 0 for a time that was not taken.
     #[cold]
-    fn break_moved(&self, (began, ended): (u64, u64), via: &'static str, caller: &Caller) {
+    pub(crate) fn break_moved(
+        &self,
+        (began, ended): (u64, u64),
+        via: &'static str,
+        caller: &Caller,
+    ) {
         let known = KNOWN.load(Relaxed);
         let now = current_break();
         if known == now || KNOWN.compare_exchange(known, now, AcqRel, Relaxed).is_err() {
@@ -142,6 +146,12 @@ impl Call {
             stack.put(line);
         });
     }
+}
+
+/// Whether the break is elsewhere than the log has it.
+#[inline(always)]
+pub(crate) fn break_has_moved() -> bool {
+    current_break() != KNOWN.load(Relaxed)
 }
 
 /// The program moved the break itself; the log has it.
@@ -185,10 +195,15 @@ impl Chunk {
         x86_64::fetch(block.wrapping_sub(8));
     }
 
-    /// Whether it is no mapping of its own and in no thread's arena: there is nothing to be inferred.
+    /// Whether there is anything to be told: it is a mapping of its own, or the log does not know the heap of a thread's
+    /// arena, in which it lies, as it is now.
+    ///
+    /// # Safety
+    /// The block must still be the caller's.
     #[inline(always)]
-    pub(crate) fn is_plain(self) -> bool {
-        self.bits == 0
+    pub(crate) unsafe fn has_news(self) -> bool {
+        // SAFETY: the caller vouches for the block.
+        self.bits & OWN_MMAP != 0 || self.bits != 0 && unsafe { self.changed_heap() }.is_some()
     }
 
     /// The mapping that is the block's own, as address and length.
@@ -212,18 +227,30 @@ impl Chunk {
     /// The block must still be the caller's.
     #[inline(always)]
     pub(crate) unsafe fn look_at_arena(self, t: u64, via: &'static str) {
+        // SAFETY: the caller vouches for the block, which lies in the heap.
+        unsafe {
+            if let Some(heap) = self.changed_heap() {
+                look_at_heap(heap, t, via);
+            }
+        }
+    }
+
+    /// The heap of a thread's arena in which the block lies, as address and size, unless the log knows it so.
+    ///
+    /// # Safety
+    /// The block must still be the caller's.
+    #[inline(always)]
+    unsafe fn changed_heap(self) -> Option<(usize, usize)> {
         if self.bits != THREAD_ARENA {
-            return;
+            return None;
         }
         let base = self.block & !(HEAP_SIZE - 1);
         // SAFETY: a block of a thread arena lies in a heap, whose head is at its aligned start while a block lives in
         // it.
         let size = unsafe { *((base + 16) as *const usize) };
         let [key, known] = &HEAPS[place(base)];
-        if key.load(Relaxed) != base || known.load(Relaxed) != size {
-            // SAFETY: as above.
-            unsafe { look_at_heap((base, size), t, via) };
-        }
+        let is_known = key.load(Relaxed) == base && known.load(Relaxed) == size;
+        (!is_known).then_some((base, size))
     }
 }
 

@@ -46,6 +46,21 @@ pub(crate) fn heap_call<C: HeapCall>(slot: Option<&'static Slot>, call: impl Fn(
     heap_call_kept(call());
 }
 
+/// Writes a heap call where nothing stands in the way; answers whether it did.
+///
+/// Hook-safe: no system call.
+#[inline(always)]
+pub(crate) fn heap_call_at_once(slot: &'static Slot, call: impl HeapCall) -> bool {
+    match slot.heap_call(call) {
+        Committed::Yes => true,
+        Committed::Noticed => {
+            thread::noticed(slot);
+            true
+        }
+        Committed::Full | Committed::Moved => false,
+    }
+}
+
 #[cold]
 #[inline(never)]
 fn heap_call_kept(call: impl HeapCall) {

@@ -9,6 +9,7 @@ static EVENTS: AtomicBool = AtomicBool::new(true);
 static STACKS: AtomicBool = AtomicBool::new(false);
 static FREE_STACKS: AtomicBool = AtomicBool::new(false);
 static LEAKS: AtomicBool = AtomicBool::new(false);
+static LINES_ONLY: AtomicBool = AtomicBool::new(false);
 
 /// Puts the settings into force; the first call counts.
 pub(crate) fn set(config: &'static Config) {
@@ -17,6 +18,8 @@ pub(crate) fn set(config: &'static Config) {
     STACKS.store(config.stacks != Stacks::Off, Relaxed);
     FREE_STACKS.store(config.free_stacks, Relaxed);
     LEAKS.store(matches!(config.mode, Mode::Leaks | Mode::Full), Relaxed);
+    let lines_only = config.mode == Mode::Events && config.stacks == Stacks::Off;
+    LINES_ONLY.store(lines_only, Relaxed);
 }
 
 /// The settings; the defaults before the start.
@@ -46,4 +49,10 @@ pub(crate) fn free_stacks() -> bool {
 #[inline(always)]
 pub(crate) fn leaks() -> bool {
     LEAKS.load(Relaxed)
+}
+
+/// Whether each call becomes a line without a stack, and that is all. Known only once the image has begun.
+#[inline(always)]
+pub(crate) fn lines_only() -> bool {
+    LINES_ONLY.load(Relaxed)
 }

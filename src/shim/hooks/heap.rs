@@ -1,32 +1,54 @@
 //! The malloc family. Each body calls the function of its own name exactly once and passes the result through.
+//!
+//! A call is noted by one of two ways. The short one is for a call that becomes a line without a stack, of a thread that
+//! has its buffer, with nothing to be told of the kernel: nearly every call when stacks are off. It writes nothing
+//! unless it writes the line. The other one is for whatever else there may be, and a function of its own, so that the
+//! short one finds the registers free.
 
 use crate::glibc::{self, Call, Chunk};
 use crate::real::{REAL, address, is_bootstrap};
-use crate::record::heap_call;
+use crate::record::{heap_call, heap_call_at_once};
 use crate::stack::Stack;
 use crate::unwind::Caller;
-use crate::{bootstrap, clock, leaks, log, settings, thread};
+use crate::{bootstrap, clock, leaks, log, settings, start, thread};
 use core::ffi::{c_int, c_void};
 use core::mem::transmute;
 use memspy_log::{Acquire, Key, Op, Outcome, Release, Tag, timed_tag};
 
 type Pointer = *mut c_void;
 
-/// What every call that gives out a block has in common.
-struct Allocation {
+/// What every call of a function has in common.
+struct Function {
     tag: &'static Tag,
     name: &'static str,
 }
 
-macro_rules! allocation {
+macro_rules! function {
     ($op:ident) => {
         const {
-            &Allocation {
+            &Function {
                 tag: &timed_tag(Op::$op),
                 name: Op::$op.name(),
             }
         }
     };
+}
+
+/// The stack pointer and the frame pointer at a hook's first instruction, from which [`Caller`] is made where it is needed.
+#[derive(Clone, Copy)]
+struct Entry {
+    sp: *const usize,
+    bp: usize,
+}
+
+impl Entry {
+    /// # Safety
+    /// The hook must not have returned yet.
+    unsafe fn caller(self) -> Caller {
+        // SAFETY: at a hook's first instruction the stack pointer points to the return address, which stays there until
+        // the hook returns.
+        unsafe { Caller::at(self.sp, self.bp) }
+    }
 }
 
 /// The errno that the real function has just set.
@@ -86,13 +108,74 @@ fn outcome(ptr: usize, failure: i32) -> Outcome {
     }
 }
 
-impl Allocation {
-    /// Notes the call.
+impl Function {
+    /// Notes a call that gave out a block.
+    ///
+    /// # Safety
+    /// `ptr` must be a block that nobody else knows yet, or 0; the hook must not have returned yet.
     #[inline(always)]
-    fn done(&self, call: &Call, ptr: usize, failure: i32, asked: Asked, caller: &Caller) {
+    unsafe fn gave(
+        &'static self,
+        call: Call,
+        ptr: usize,
+        failure: impl FnOnce() -> i32,
+        asked: Asked,
+        entry: Entry,
+    ) {
+        call.leave();
+        // SAFETY: the caller vouches for block and hook.
+        unsafe {
+            if !self.gave_at_once(ptr, asked) {
+                self.gave_fully(call, ptr, failure(), asked, entry);
+            }
+        }
+    }
+
+    /// The short way; answers whether it was one.
+    ///
+    /// # Safety
+    /// As for [`Function::gave`].
+    #[inline(always)]
+    unsafe fn gave_at_once(&'static self, ptr: usize, asked: Asked) -> bool {
+        if ptr == 0 || !settings::lines_only() || glibc::break_has_moved() {
+            return false;
+        }
+        let Some(slot) = thread::ready() else {
+            return false;
+        };
+        let t = clock::running();
+        // SAFETY: the block was given out just now, nobody else knows it.
+        if unsafe { Chunk::of(ptr).has_news() } {
+            return false;
+        }
+        let line = Acquire {
+            opening: self.tag,
+            t,
+            moved: None,
+            extra: asked.extra,
+            size: asked.size as u64,
+            outcome: Outcome::Block(ptr),
+            stack: 0,
+        };
+        heap_call_at_once(slot, line)
+    }
+
+    /// # Safety
+    /// As for [`Function::gave`].
+    #[inline(never)]
+    unsafe fn gave_fully(
+        &'static self,
+        call: Call,
+        ptr: usize,
+        failure: i32,
+        asked: Asked,
+        entry: Entry,
+    ) {
+        // SAFETY: the caller vouches for the hook.
+        let caller = &unsafe { entry.caller() };
         let mut stack = Stack::NONE;
         if settings::events() {
-            stack = self.write(call, ptr, failure, asked, caller);
+            stack = self.write(&call, ptr, failure, asked, caller);
         }
         if settings::leaks() {
             leaks::allocated(ptr, asked.bytes, stack.or_of(caller));
@@ -104,17 +187,17 @@ impl Allocation {
     fn write(&self, call: &Call, ptr: usize, failure: i32, asked: Asked, caller: &Caller) -> Stack {
         let slot = thread::ready();
         let t = slot.map_or_else(clock::after, |_| clock::running());
-        call.leave((0, t), self.name, caller);
+        if glibc::break_has_moved() {
+            call.break_moved((0, t), self.name, caller);
+        }
         let stack = Stack::of(caller);
         // SAFETY: the block was given out just now, nobody else knows it.
         unsafe {
             let chunk = Chunk::of(ptr);
-            if !chunk.is_plain() {
-                if let Some(mapping) = chunk.own_mapping() {
-                    glibc::mapped(mapping, t, self.name, stack);
-                }
-                chunk.look_at_arena(t, self.name);
+            if let Some(mapping) = chunk.own_mapping() {
+                glibc::mapped(mapping, t, self.name, stack);
             }
+            chunk.look_at_arena(t, self.name);
         }
         heap_call(slot, || Acquire {
             opening: self.tag,
@@ -128,11 +211,125 @@ impl Allocation {
         stack
     }
 
-    /// The same for functions that answer NULL on failure.
+    /// Notes a call that answered with a block, or with NULL where it failed.
+    ///
+    /// # Safety
+    /// As for [`Function::gave`].
     #[inline(always)]
-    fn answered(&self, call: &Call, ptr: Pointer, asked: Asked, caller: &Caller) {
-        let failure = if ptr.is_null() { errno() } else { 0 };
-        self.done(call, ptr as usize, failure, asked, caller);
+    unsafe fn answered(&'static self, call: Call, ptr: Pointer, asked: Asked, entry: Entry) {
+        let failure = || if ptr.is_null() { errno() } else { 0 };
+        // SAFETY: the caller vouches for block and hook.
+        unsafe { self.gave(call, ptr as usize, failure, asked, entry) };
+    }
+
+    /// Notes a call that is about to take a block back; answers its time, 0 if events are not wanted.
+    ///
+    /// # Safety
+    /// `block` must be the caller's; the hook must not have returned yet.
+    #[inline(always)]
+    unsafe fn takes(&'static self, block: Block, entry: Entry) -> u64 {
+        // SAFETY: the caller vouches for block and hook.
+        unsafe {
+            match self.takes_at_once(block) {
+                Some(t) => t,
+                None => self.takes_fully(block, entry),
+            }
+        }
+    }
+
+    /// The short way; answers the time if it was one.
+    ///
+    /// # Safety
+    /// As for [`Function::takes`].
+    #[inline(always)]
+    unsafe fn takes_at_once(&'static self, block: Block) -> Option<u64> {
+        if !settings::lines_only() {
+            return None;
+        }
+        let slot = thread::ready()?;
+        let t = clock::running();
+        if !heap_call_at_once(slot, block.release(self.tag, t, Stack::NONE)) {
+            return None;
+        }
+        // SAFETY: the block is the caller's until the real call.
+        unsafe {
+            if Chunk::of(block.ptr).has_news() {
+                self.tell_taken(block.ptr, t, Stack::NONE);
+            }
+        }
+        Some(t)
+    }
+
+    /// # Safety
+    /// As for [`Function::takes`].
+    #[inline(never)]
+    unsafe fn takes_fully(&'static self, block: Block, entry: Entry) -> u64 {
+        let mut t = 0;
+        if settings::events() {
+            // SAFETY: the caller vouches for the hook.
+            let caller = unsafe { entry.caller() };
+            let stack = Stack::of_release(&caller);
+            let slot = thread::ready();
+            t = slot.map_or_else(clock::before, |_| clock::running());
+            heap_call(slot, || block.release(self.tag, t, stack));
+            // SAFETY: the block is the caller's until the real call.
+            unsafe { self.tell_taken(block.ptr, t, stack) };
+        }
+        if settings::leaks() {
+            leaks::freed(block.ptr);
+        }
+        t
+    }
+
+    /// Writes what taking a block back does underneath.
+    ///
+    /// # Safety
+    /// `ptr` must be the caller's block, or 0.
+    unsafe fn tell_taken(&'static self, ptr: usize, t: u64, stack: Stack) {
+        // SAFETY: the caller vouches for the block.
+        unsafe {
+            let chunk = Chunk::of(ptr);
+            if let Some(mapping) = chunk.own_mapping() {
+                glibc::unmapped(mapping, t, self.name, stack);
+            }
+            chunk.look_at_arena(t, self.name);
+        }
+    }
+
+    /// A call that took a block back is over.
+    ///
+    /// # Safety
+    /// The hook must not have returned yet.
+    #[inline(always)]
+    unsafe fn took(&'static self, call: Call, t: u64, entry: Entry) {
+        call.leave();
+        if glibc::break_has_moved() && settings::events() {
+            // SAFETY: the caller vouches for the hook.
+            let caller = unsafe { entry.caller() };
+            call.break_moved((t, 0), self.name, &caller);
+        }
+    }
+}
+
+/// A block that is given back, and what the function is told of it.
+#[derive(Clone, Copy)]
+struct Block {
+    ptr: usize,
+    align: Option<u64>,
+    size: Option<u64>,
+}
+
+impl Block {
+    #[inline(always)]
+    fn release(self, opening: &'static Tag, t: u64, stack: Stack) -> Release {
+        Release {
+            opening,
+            t,
+            ptr: self.ptr,
+            align: self.align,
+            size: self.size,
+            stack: stack.number(),
+        }
     }
 }
 
@@ -153,16 +350,15 @@ macro_rules! simple {
             if real == 0 {
                 return bootstrap::allocate($size).cast();
             }
-            // SAFETY: the entry passes the registers of the caller.
-            let caller = unsafe { Caller::at(sp, bp) };
             let call = Call::enter();
-            // SAFETY: the address is the real function's, whose type this is.
-            let ptr = unsafe {
+            // SAFETY: the address is the real function's, whose type this is; its block is nobody else's.
+            unsafe {
                 let real: unsafe extern "C" fn($(simple!(@usize $arg),)* usize) -> Pointer = transmute(real);
-                real($($arg,)* $size)
-            };
-            allocation!($op).answered(&call, ptr, Asked::$asked($($arg,)* $size), &caller);
-            ptr
+                let ptr = real($($arg,)* $size);
+                let asked = Asked::$asked($($arg,)* $size);
+                function!($op).answered(call, ptr, asked, Entry { sp, bp });
+                ptr
+            }
         }
     };
     (@usize $arg:ident) => { usize };
@@ -191,16 +387,15 @@ pub(super) unsafe extern "C" fn calloc(
             .map_or(core::ptr::null_mut(), bootstrap::allocate)
             .cast();
     }
-    // SAFETY: the entry passes the registers of the caller.
-    let caller = unsafe { Caller::at(sp, bp) };
     let call = Call::enter();
-    // SAFETY: the address is the real function's, whose type this is.
-    let ptr = unsafe {
+    // SAFETY: the address is the real function's, whose type this is; its block is nobody else's.
+    unsafe {
         let real: unsafe extern "C" fn(usize, usize) -> Pointer = transmute(real);
-        real(count, size)
-    };
-    allocation!(Calloc).answered(&call, ptr, Asked::elements(count, size), &caller);
-    ptr
+        let ptr = real(count, size);
+        let asked = Asked::elements(count, size);
+        function!(Calloc).answered(call, ptr, asked, Entry { sp, bp });
+        ptr
+    }
 }
 
 /// Body of `posix_memalign`.
@@ -218,8 +413,6 @@ pub(super) unsafe extern "C" fn posix_memalign(
     if real == 0 {
         return libc::ENOMEM;
     }
-    // SAFETY: the entry passes the registers of the caller.
-    let caller = unsafe { Caller::at(sp, bp) };
     let call = Call::enter();
     // SAFETY: the address is the real function's, whose type this is.
     let answer = unsafe {
@@ -232,7 +425,9 @@ pub(super) unsafe extern "C" fn posix_memalign(
     } else {
         0
     };
-    allocation!(PosixMemalign).done(&call, ptr, answer, Asked::aligned(align, size), &caller);
+    let asked = Asked::aligned(align, size);
+    // SAFETY: the block is nobody else's.
+    unsafe { function!(PosixMemalign).gave(call, ptr, || answer, asked, Entry { sp, bp }) };
     answer
 }
 
@@ -266,8 +461,62 @@ impl Reallocation {
     }
 
     /// Notes the call.
+    ///
+    /// # Safety
+    /// `ptr` must be a block that nobody else knows yet, or 0; the hook must not have returned yet.
     #[inline(always)]
-    fn done(self, allocation: &Allocation, ptr: usize, asked: Asked, caller: &Caller) {
+    unsafe fn done(self, function: &'static Function, ptr: usize, asked: Asked, entry: Entry) {
+        self.call.leave();
+        // SAFETY: the caller vouches for block and hook.
+        unsafe {
+            if !self.done_at_once(function, ptr, asked) {
+                self.done_fully(function, ptr, asked, entry);
+            }
+        }
+    }
+
+    /// The short way; answers whether it was one.
+    ///
+    /// # Safety
+    /// As for [`Reallocation::done`].
+    #[inline(always)]
+    unsafe fn done_at_once(&self, function: &'static Function, ptr: usize, asked: Asked) -> bool {
+        let mapped = self.mapping.is_some();
+        if ptr == 0 || mapped || !settings::lines_only() || glibc::break_has_moved() {
+            return false;
+        }
+        let Some(slot) = thread::ready() else {
+            return false;
+        };
+        let until = clock::running();
+        // SAFETY: the block was given out just now, nobody else knows it.
+        if unsafe { Chunk::of(ptr).has_news() } {
+            return false;
+        }
+        let line = Acquire {
+            opening: function.tag,
+            t: self.began,
+            moved: Some((until - self.began, self.old)),
+            extra: asked.extra,
+            size: asked.size as u64,
+            outcome: Outcome::Block(ptr),
+            stack: 0,
+        };
+        heap_call_at_once(slot, line)
+    }
+
+    /// # Safety
+    /// As for [`Reallocation::done`].
+    #[inline(never)]
+    unsafe fn done_fully(
+        self,
+        function: &'static Function,
+        ptr: usize,
+        asked: Asked,
+        entry: Entry,
+    ) {
+        // SAFETY: the caller vouches for the hook.
+        let caller = &unsafe { entry.caller() };
         // A realloc to nothing frees: its NULL is no failure.
         let failure = if ptr == 0 && asked.bytes != 0 {
             errno()
@@ -276,7 +525,7 @@ impl Reallocation {
         };
         let mut stack = Stack::NONE;
         if settings::events() {
-            stack = self.write(allocation, ptr, failure, asked, caller);
+            stack = self.write(function, ptr, failure, asked, caller);
         }
         if settings::leaks() {
             if failure == 0 {
@@ -291,7 +540,7 @@ impl Reallocation {
     #[inline(always)]
     fn write(
         &self,
-        allocation: &Allocation,
+        function: &'static Function,
         ptr: usize,
         failure: i32,
         asked: Asked,
@@ -300,21 +549,21 @@ impl Reallocation {
         let slot = thread::ready();
         let until = slot.map_or_else(clock::after, |_| clock::running());
         let t = self.began;
-        self.call.leave((t, until), allocation.name, caller);
+        if glibc::break_has_moved() {
+            self.call.break_moved((t, until), function.name, caller);
+        }
         let stack = Stack::of(caller);
         // SAFETY: the block was given out just now, nobody else knows it.
         unsafe {
             let chunk = Chunk::of(ptr);
-            if !chunk.is_plain() || self.mapping.is_some() {
-                let now = chunk.own_mapping();
-                if (self.mapping, now) != (None, None) {
-                    self.moved_mapping(allocation, now, failure, until, stack);
-                }
-                chunk.look_at_arena(until, allocation.name);
+            let now = chunk.own_mapping();
+            if (self.mapping, now) != (None, None) {
+                self.moved_mapping(function, now, failure, until, stack);
             }
+            chunk.look_at_arena(until, function.name);
         }
         heap_call(slot, || Acquire {
-            opening: allocation.tag,
+            opening: function.tag,
             t,
             moved: Some((until - t, self.old)),
             extra: asked.extra,
@@ -328,13 +577,13 @@ impl Reallocation {
     #[cold]
     fn moved_mapping(
         &self,
-        allocation: &Allocation,
+        function: &'static Function,
         now: Option<(usize, usize)>,
         failure: i32,
         until: u64,
         stack: Stack,
     ) {
-        let name = allocation.name;
+        let name = function.name;
         match (self.mapping, now) {
             (Some(old), Some(new)) if old != new => {
                 glibc::remapped(old, new, (self.began, until), name, stack);
@@ -361,28 +610,25 @@ pub(super) unsafe extern "C" fn realloc(
         // SAFETY: the caller's block, one of the arena's or NULL.
         return unsafe { leave_bootstrap(old, size) };
     }
-    // SAFETY: the entry passes the registers of the caller.
-    let caller = unsafe { Caller::at(sp, bp) };
     // SAFETY: the address is the real function's, whose type this is.
     let real: unsafe extern "C" fn(Pointer, usize) -> Pointer = unsafe { transmute(real) };
+    // SAFETY: at a hook's first instruction the stack pointer points to the return address.
+    let return_address = unsafe { *sp };
     let folded = thread::peek().is_some_and(|slot| slot.unfold(old as usize, size));
     // glibc's reallocarray jumps to realloc: the return address is then the one of our own call of it, and nothing else
     // of ours leads here. That holds for threads without a slot, too.
-    if crate::start::is_own_code(caller.ip) || folded && crate::start::is_libc_code(caller.ip) {
+    if start::is_own_code(return_address) || folded && start::is_libc_code(return_address) {
         // SAFETY: the caller's arguments; the event is reallocarray's.
         return unsafe { real(old, size) };
     }
-    // SAFETY: the caller's block.
-    let reallocation = unsafe { Reallocation::begin(old as usize) };
-    // SAFETY: the caller's arguments.
-    let ptr = unsafe { real(old, size) };
-    reallocation.done(
-        allocation!(Realloc),
-        ptr as usize,
-        Asked::size(size),
-        &caller,
-    );
-    ptr
+    // SAFETY: the caller's block and arguments; the new block is nobody else's.
+    unsafe {
+        let reallocation = Reallocation::begin(old as usize);
+        let ptr = real(old, size);
+        let asked = Asked::size(size);
+        reallocation.done(function!(Realloc), ptr as usize, asked, Entry { sp, bp });
+        ptr
+    }
 }
 
 /// Body of `reallocarray`.
@@ -407,8 +653,6 @@ pub(super) unsafe extern "C" fn reallocarray(
         // SAFETY: the caller's arguments; a libc without the function has realloc.
         return unsafe { realloc(old, asked, sp, bp) };
     }
-    // SAFETY: the entry passes the registers of the caller.
-    let caller = unsafe { Caller::at(sp, bp) };
     // SAFETY: the caller's block.
     let reallocation = unsafe { Reallocation::begin(old as usize) };
     // Not `peek`: this may be the thread's first call.
@@ -423,12 +667,16 @@ pub(super) unsafe extern "C" fn reallocarray(
     if let Some(slot) = thread::peek() {
         slot.end_fold();
     }
-    reallocation.done(
-        allocation!(Reallocarray),
-        ptr as usize,
-        Asked::elements(count, size),
-        &caller,
-    );
+    let asked = Asked::elements(count, size);
+    // SAFETY: the new block is nobody else's.
+    unsafe {
+        reallocation.done(
+            function!(Reallocarray),
+            ptr as usize,
+            asked,
+            Entry { sp, bp },
+        )
+    };
     ptr
 }
 
@@ -474,43 +722,20 @@ macro_rules! release {
                 return unsafe { free_without(ptr, sp, bp) };
             }
             Chunk::fetch(ptr as usize);
-            // SAFETY: the entry passes the registers of the caller.
-            let caller = unsafe { Caller::at(sp, bp) };
-            let mut t = 0;
-            if settings::events() {
-                let stack = Stack::of_release(&caller);
-                let slot = thread::ready();
-                t = slot.map_or_else(clock::before, |_| clock::running());
-                heap_call(slot, || Release {
-                    opening: const { &timed_tag(Op::$op) },
-                    t,
-                    ptr: ptr as usize,
-                    align: $align,
-                    size: $size,
-                    stack: stack.number(),
-                });
-                // SAFETY: the block is the caller's until the call below.
-                unsafe {
-                    let chunk = Chunk::of(ptr as usize);
-                    if !chunk.is_plain() {
-                        if let Some(mapping) = chunk.own_mapping() {
-                            glibc::unmapped(mapping, t, Op::$op.name(), stack);
-                        }
-                        chunk.look_at_arena(t, Op::$op.name());
-                    }
-                }
-            }
-            if settings::leaks() {
-                leaks::freed(ptr as usize);
-            }
-            let call = Call::enter();
-            // SAFETY: the address is the real function's, whose type this is.
+            let function = function!($op);
+            let entry = Entry { sp, bp };
+            let block = Block {
+                ptr: ptr as usize,
+                align: $align,
+                size: $size,
+            };
+            // SAFETY: the block is the caller's until the real call; the address is the real function's, whose type this is.
             unsafe {
+                let t = function.takes(block, entry);
+                let call = Call::enter();
                 let real: unsafe extern "C" fn(Pointer $(, release!(@usize $arg))*) = transmute(real);
                 real(ptr $(, $arg)*);
-            }
-            if settings::events() {
-                call.leave((t, 0), Op::$op.name(), &caller);
+                function.took(call, t, entry);
             }
         }
     };
