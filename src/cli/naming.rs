@@ -99,8 +99,8 @@ impl<'a> Naming<'a> {
             list.sort_unstable();
             list.dedup();
         }
-        let finder = symbol_worker::finder(args.options());
         let total = addresses.iter().map(Vec::len).sum();
+        let finder = symbol_worker::finder(args.options(), total);
         let find = || signal::ignoring_sigpipe(|| finder.find(&modules, &addresses));
         let names = progress::showing("looking up names", &finder.named, total, find);
         Naming { tree, names }

@@ -203,11 +203,16 @@ fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.write_all(bytes)
 }
 
-/// FNV-1a, 64 bits: a name for the content. It guards nothing, the content itself is compared.
+/// A name for the content: FNV-1a, 64 bits, but of words of 8 bytes, which is 8 times as fast; what is left of the last
+/// word counts as zeros, and the length as one word more. It guards nothing, the content itself is compared.
 fn hash(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)
-    })
+    let mix = |hash: u64, word: u64| (hash ^ word).wrapping_mul(0x100_0000_01b3);
+    let words = bytes.chunks(8).map(|chunk| {
+        let mut word = [0; 8];
+        word[..chunk.len()].copy_from_slice(chunk);
+        u64::from_le_bytes(word)
+    });
+    mix(words.fold(0xcbf2_9ce4_8422_2325, mix), bytes.len() as u64)
 }
 
 #[cfg(test)]
@@ -215,10 +220,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hash_is_fnv_1a() {
-        // Test vectors of the FNV specification.
-        assert_eq!(hash(b""), 0xcbf2_9ce4_8422_2325);
-        assert_eq!(hash(b"foobar"), 0x8594_4171_f739_67e8);
+    fn contents_that_differ_in_a_byte_or_in_their_length_have_different_names() {
+        let of = [
+            &b""[..],
+            b"\0",
+            b"\0\0",
+            b"foobar",
+            b"foobas",
+            b"foobar\0",
+            b"12345678",
+            b"123456789",
+        ];
+        let names: std::collections::HashSet<u64> = of.into_iter().map(hash).collect();
+        assert_eq!(names.len(), of.len());
     }
 
     #[test]

@@ -36,11 +36,14 @@ pub(crate) fn run(_: &Args) -> anyhow::Result<u8> {
     Ok(exit::OK)
 }
 
-/// A finder whose workers are this program.
-pub(crate) fn finder(options: Options) -> Finder {
-    let workers = thread::available_parallelism()
-        .map_or(1, usize::from)
-        .min(MOST_WORKERS);
+/// A finder of names for so many addresses, whose workers are this program.
+pub(crate) fn finder(options: Options, addresses: usize) -> Finder {
+    // Asking for the processors reads half a dozen files: not for nothing.
+    let processors = || thread::available_parallelism().map_or(1, usize::from);
+    let workers = match addresses {
+        0 | 1 => 1,
+        _ => processors().min(MOST_WORKERS),
+    };
     Finder {
         worker: Worker {
             // Not by its path: that may be a newer program by now.

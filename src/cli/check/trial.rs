@@ -1,6 +1,7 @@
 //! The trial: runs the program with leak checks or takes the logs as they are, and hears the
 //! evidence of each.
 
+use std::env;
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -103,6 +104,11 @@ fn of_program(args: &Args) -> anyhow::Result<Trial> {
             "leaks"
         };
         settings.push(("MEMSPY_MODE", mode.into()));
+    }
+    let said = |name| settings.iter().any(|(set, _)| *set == name) || env::var_os(name).is_some();
+    if !logs.kept && !said("MEMSPY_MAPS") {
+        // No verdict asks for pictures of the address space, and nobody else will read these logs.
+        settings.push(("MEMSPY_MAPS", "off".into()));
     }
     settings.push(("MEMSPY_LOG", logs.directory.template()));
     let launch = Launch {
