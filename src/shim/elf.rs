@@ -7,7 +7,9 @@
 mod loaded;
 mod symbols;
 
-pub(crate) use loaded::{code_of, find_object, first_definer, next_symbol, object_of};
+pub(crate) use loaded::{
+    code_of, find_object, first_definer, first_symbol, next_symbol, object_of,
+};
 
 use libc::{Elf64_Ehdr, Elf64_Phdr};
 

@@ -7,8 +7,8 @@ use crate::scratch::Scratch;
 use crate::stack::ScratchLines;
 use crate::sys::{self, Errno, Result};
 use crate::{
-    clock, close_out, elf, file, glibc, image, leaks, log, memory, modules, pool, real, record,
-    request, say, settings, snapshot, stacks, tail, thread, unwind,
+    alone, clock, close_out, elf, file, glibc, image, leaks, log, memory, modules, pool, real,
+    record, request, say, settings, snapshot, stacks, tail, thread, unwind,
 };
 use core::ffi::{CStr, c_char};
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering::*};
@@ -218,6 +218,7 @@ fn first_start() -> core::result::Result<&'static Program, Failure> {
         .map_or(&b""[..], CStr::to_bytes);
     let huge = tunables.windows(7).any(|word| word == b"hugetlb");
     glibc::start(allocator.is_none(), !huge);
+    alone::start();
     let code = |address| elf::code_of(address).unwrap_or_default();
     let libc = code(libc::gnu_get_libc_version as *const () as usize);
     LIBC_CODE[0].store(libc.at, Relaxed);

@@ -54,6 +54,11 @@ pub(crate) fn next_symbol(name: &CStr) -> Option<usize> {
     })
 }
 
+/// The address of the definition of a name that the process uses.
+pub(crate) fn first_symbol(name: &CStr) -> Option<usize> {
+    find_object(|object, _| Tables::of(object)?.find(name))
+}
+
 /// The object whose definition of a name the process uses: its bias and path; the program's own path is empty.
 pub(crate) fn first_definer(name: &CStr) -> Option<(usize, &'static CStr)> {
     find_object(|object, path| {

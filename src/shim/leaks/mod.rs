@@ -53,8 +53,8 @@ use group::Group;
 use mappings::Mappings;
 use table::{Entry, LAST_GENERATION, Table};
 
-/// The live heap blocks: granules of 256 bytes.
-static BLOCKS: Table<8> = Table::new();
+/// The live heap blocks: granules of 128 bytes.
+static BLOCKS: Table<7> = Table::new();
 /// The program's own mappings.
 static MAPPINGS: Mappings = Mappings::new();
 /// What the program took from the break itself: memory of its own in the middle of the heap.

@@ -1,22 +1,22 @@
 //! The table of live blocks: address to size, stack and generation. Lock-free and signal-safe.
 //!
-//! Memory is cut into granules of 256 bytes; each has the number of its newest node, 4 bytes in a table that three
+//! Memory is cut into granules of 128 bytes; each has the number of its newest node, 4 bytes in a table that three
 //! levels of the address lead to and of which only touched pages exist. A node is 16 bytes and stays with its granule:
 //! when its block is freed the next block of the granule takes it. So nothing is ever moved, there is no growing that
-//! writers could collide with, and a live block costs 16 bytes and 4 for each 256 bytes of its heap.
+//! writers could collide with, and a live block costs 16 bytes and 4 for each 128 bytes of its heap.
 //!
 //! No pointer to a block stands here, only its place inside its granule: other leak checkers can't take the table for
 //! a reference. An address belongs to one thread at a time, so only the taking of an empty node is a
 //! compare-exchange; giving it back is a store.
 
-use crate::memory;
+use crate::{alone, memory, x86_64};
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering::*};
 
 /// Bits of an address that the table knows: the user half without 5-level paging.
 const ADDRESS_BITS: u32 = 47;
 /// A leaf covers 128 MiB of blocks' addresses, in the finest table.
-const LEAF_HEADS: usize = 1 << 19;
+const LEAF_HEADS: usize = 1 << 20;
 const MIDDLE: usize = 1 << 10;
 const TOP: usize = 1 << 10;
 /// Places inside a granule.
@@ -57,22 +57,29 @@ pub(crate) struct Entry {
 /// A block whose realloc is under way: neither gone nor certain. Given back to [`Table::moved`] or [`Table::kept`].
 #[must_use]
 #[derive(Default)]
-pub(crate) struct Moving(Option<(&'static Node, u64)>);
+pub(crate) struct Moving(Option<Busy>);
+
+/// Node and address of a block that moves, and the node's word meanwhile.
+struct Busy {
+    node: &'static Node,
+    address: usize,
+    word: u64,
+}
 
 /// A table of things that have an address, a size and a stack.
 ///
-/// `SHIFT` is the logarithm of the granule: 8 for heap blocks (places of 8 bytes), 17 for mappings (places of a page).
+/// `SHIFT` is the logarithm of the granule: 7 for heap blocks (places of 4 bytes), 17 for mappings (places of a page).
 pub(crate) struct Table<const SHIFT: u32> {
     top: [AtomicPtr<Middle>; TOP],
     pool: Pool,
     lost: AtomicU64,
 }
 
-/// Nodes by number, in chunks of which each is twice the one before. Number 0 is no node.
+/// Nodes by number, in chunks. Number 0 is no node.
 struct Pool {
-    chunks: [AtomicPtr<Node>; 20],
-    /// First number that belongs to no cursor yet.
-    next: AtomicU32,
+    chunks: [AtomicPtr<Node>; CHUNKS],
+    /// How many numbers belong to cursors; the first of all is [`RUN`].
+    taken: AtomicU32,
     /// Next free number of each stripe of 64 MiB of addresses, so that threads with arenas of their own share no
     /// cache line.
     cursors: [AtomicU32; STRIPES],
@@ -81,38 +88,28 @@ struct Pool {
 const STRIPES: usize = 64;
 /// Nodes that a cursor takes at once: a page.
 const RUN: u32 = 256;
-const FIRST_CHUNK: u32 = 1 << 12;
+/// Nodes of a chunk: 8 MiB, of which only touched pages exist.
+const CHUNK: usize = 1 << 19;
+const CHUNKS: usize = (1 << 32) / CHUNK;
 
 impl Pool {
     const fn new() -> Pool {
         Pool {
-            chunks: [const { AtomicPtr::new(null_mut()) }; 20],
-            next: AtomicU32::new(RUN),
+            chunks: [const { AtomicPtr::new(null_mut()) }; CHUNKS],
+            taken: AtomicU32::new(0),
             cursors: [const { AtomicU32::new(0) }; STRIPES],
         }
     }
 
-    /// Which chunk holds node `number`, and where.
-    #[inline(always)]
-    fn place(number: u32) -> (usize, usize) {
-        let shifted = u64::from(number) + u64::from(FIRST_CHUNK);
-        let chunk = shifted.ilog2() - FIRST_CHUNK.ilog2();
-        (
-            chunk as usize,
-            (shifted - (u64::from(FIRST_CHUNK) << chunk)) as usize,
-        )
-    }
-
     #[inline(always)]
     fn node(&self, number: u32) -> Option<&'static Node> {
-        let (chunk, at) = Pool::place(number);
-        let chunk = self.chunks.get(chunk)?.load(Acquire);
+        let number = number as usize;
+        let chunk = self.chunks.get(number / CHUNK)?.load(Acquire);
         if chunk.is_null() {
             return None;
         }
-        // SAFETY: numbers are given out only after their chunk was mapped, `place` stays inside it, it is never
-        // unmapped, and zeroed memory is a valid node.
-        Some(unsafe { &*chunk.add(at) })
+        // SAFETY: a chunk has memory for `CHUNK` nodes, it is never unmapped, and zeroed memory is a valid node.
+        Some(unsafe { &*chunk.add(number % CHUNK) })
     }
 
     /// A number nobody has, with its node.
@@ -122,10 +119,8 @@ impl Pool {
         let mut now = cursor.load(Relaxed);
         loop {
             let (number, after) = if now % RUN == 0 {
-                let run = self
-                    .next
-                    .fetch_update(Relaxed, Relaxed, |next| next.checked_add(RUN))
-                    .ok()?;
+                let more = |taken: u32| taken.checked_add(2 * RUN).map(|_| taken + RUN);
+                let run = RUN + self.taken.fetch_update(Relaxed, Relaxed, more).ok()?;
                 (run, run + 1)
             } else {
                 (now, now + 1)
@@ -138,22 +133,19 @@ impl Pool {
     }
 
     fn grow(&self, number: u32) -> Option<&'static Node> {
-        let (chunk, _) = Pool::place(number);
-        let nodes = (FIRST_CHUNK as usize) << chunk;
-        install(self.chunks.get(chunk)?, nodes * size_of::<Node>())?;
+        let chunk = number as usize / CHUNK;
+        let slot = self.chunks.get(chunk)?;
+        install(slot, CHUNK * size_of::<Node>(), chunk > 0)?;
         self.node(number)
     }
 }
 
-/// Chunks of nodes from this size on, half a million blocks, ask for huge pages: fewer faults, and less to copy at a
-/// fork.
-const HUGE: usize = 8 << 20;
-
-/// Maps zeroed pages for an empty slot; a quicker thread's pages win.
+/// Maps zeroed pages for an empty slot; a quicker thread's pages win. `huge`: they are sure to be filled, so huge pages
+/// mean fewer faults, and less to copy at a fork.
 #[cold]
-fn install<T>(slot: &AtomicPtr<T>, bytes: usize) -> Option<&'static T> {
+fn install<T>(slot: &AtomicPtr<T>, bytes: usize, huge: bool) -> Option<&'static T> {
     let pages = memory::map_pages(bytes.next_multiple_of(4096))?.cast::<T>();
-    if bytes >= HUGE {
+    if huge {
         // SAFETY: the range was mapped just now; without huge pages it works as well.
         let _ = unsafe { crate::sys::madvise(pages.as_ptr().cast(), bytes, libc::MADV_HUGEPAGE) };
     }
@@ -166,6 +158,16 @@ fn install<T>(slot: &AtomicPtr<T>, bytes: usize) -> Option<&'static T> {
     };
     // SAFETY: published pages hold at least one zeroed `T` of atomics and are never unmapped.
     Some(unsafe { &*won })
+}
+
+/// Replaces a word by `new` if it is `old`; answers whether it did.
+#[inline(always)]
+fn replace(word: &AtomicU64, old: u64, new: u64) -> bool {
+    if alone::is_alone() {
+        // SAFETY: the word is valid, and there is no other thread.
+        return unsafe { x86_64::replace_local(word.as_ptr(), old, new) };
+    }
+    word.compare_exchange(old, new, AcqRel, Relaxed).is_ok()
 }
 
 impl<const SHIFT: u32> Table<SHIFT> {
@@ -190,6 +192,14 @@ impl<const SHIFT: u32> Table<SHIFT> {
     #[inline(always)]
     fn place(address: usize) -> u64 {
         (address >> (SHIFT - PLACE_BITS)) as u64 & PLACE_MASK
+    }
+
+    /// A node's word for a block, without its state.
+    #[inline(always)]
+    fn word(address: usize, entry: Entry) -> u64 {
+        Self::place(address) << PLACE_SHIFT
+            | (entry.size as u64).min(SIZE_MASK)
+            | u64::from(entry.generation.min(LAST_GENERATION)) << GENERATION_SHIFT
     }
 
     #[inline(always)]
@@ -217,13 +227,13 @@ impl<const SHIFT: u32> Table<SHIFT> {
         }
         let slot = self.top.get(address >> Self::TOP_SHIFT)?;
         if slot.load(Acquire).is_null() {
-            install(slot, size_of::<Middle>())?;
+            install(slot, size_of::<Middle>(), false)?;
         }
         // SAFETY: published levels are zeroed memory of atomics and never unmapped.
         let middle = unsafe { &*slot.load(Acquire) };
         let slot = middle.get((address >> Self::LEAF_SHIFT) % MIDDLE)?;
         if slot.load(Acquire).is_null() {
-            install(slot, size_of::<Leaf>())?;
+            install(slot, size_of::<Leaf>(), false)?;
         }
         self.head(address)
     }
@@ -246,9 +256,7 @@ impl<const SHIFT: u32> Table<SHIFT> {
     #[inline(always)]
     fn insert_at(&self, head: &AtomicU32, address: usize, entry: Entry) -> Option<()> {
         let place = Self::place(address) << PLACE_SHIFT;
-        let full = place
-            | (entry.size as u64).min(SIZE_MASK)
-            | u64::from(entry.generation.min(LAST_GENERATION)) << GENERATION_SHIFT;
+        let full = Self::word(address, entry);
         loop {
             let first = head.load(Acquire);
             let mut number = first;
@@ -272,11 +280,7 @@ impl<const SHIFT: u32> Table<SHIFT> {
             let Some(node) = empty else {
                 return self.push(head, address, entry.stack, full | LIVE);
             };
-            if node
-                .word
-                .compare_exchange(0, full | BUSY, Acquire, Relaxed)
-                .is_ok()
-            {
+            if replace(&node.word, 0, full | BUSY) {
                 node.stack.store(entry.stack, Relaxed);
                 node.word.store(full | LIVE, Release);
                 return Some(());
@@ -333,29 +337,45 @@ impl<const SHIFT: u32> Table<SHIFT> {
     #[inline]
     pub(crate) fn moving(&self, address: usize) -> Moving {
         Moving(self.find(address).map(|(node, word)| {
-            let busy = word & !STATE_MASK | BUSY;
-            node.word.store(busy, Relaxed);
-            (node, busy)
+            let word = word & !STATE_MASK | BUSY;
+            node.word.store(word, Relaxed);
+            Busy {
+                node,
+                address,
+                word,
+            }
         }))
     }
 
     /// The realloc failed: the block stays what it was.
     #[inline]
     pub(crate) fn kept(&self, moving: Moving) {
-        if let Some((node, busy)) = moving.0 {
-            let live = busy & !STATE_MASK | LIVE;
-            let _ = node.word.compare_exchange(busy, live, Release, Relaxed);
+        if let Some(busy) = moving.0 {
+            let live = busy.word & !STATE_MASK | LIVE;
+            replace(&busy.node.word, busy.word, live);
         }
     }
 
     /// The realloc answered `address` (0: it only freed).
     #[inline]
     pub(crate) fn moved(&self, moving: Moving, address: usize, entry: Entry) {
-        self.insert(address, entry);
+        let Some(Busy {
+            node,
+            address: old,
+            word,
+        }) = moving.0
+        else {
+            return self.insert(address, entry);
+        };
         // A realloc inside this one (a reallocarray's) may have settled it already.
-        if let Some((node, busy)) = moving.0 {
-            let _ = node.word.compare_exchange(busy, 0, Release, Relaxed);
+        if address == old && node.word.load(Relaxed) == word {
+            node.stack.store(entry.stack, Relaxed);
+            if replace(&node.word, word, Self::word(address, entry) | LIVE) {
+                return;
+            }
         }
+        self.insert(address, entry);
+        replace(&node.word, word, 0);
     }
 
     /// Calls `visit` with each block in ascending order of addresses. Blocks of calls under way are counted in the
@@ -389,8 +409,11 @@ impl<const SHIFT: u32> Table<SHIFT> {
                         continue;
                     }
                     for (i, head) in heads.iter().enumerate() {
-                        let granule = base + ((page * HEADS_PER_PAGE + i) << SHIFT);
-                        under_way += self.each_of(granule, head.load(Acquire), &mut visit);
+                        let number = head.load(Acquire);
+                        if number != 0 {
+                            let granule = base + ((page * HEADS_PER_PAGE + i) << SHIFT);
+                            under_way += self.each_of(granule, number, &mut visit);
+                        }
                     }
                 }
             }
@@ -398,7 +421,23 @@ impl<const SHIFT: u32> Table<SHIFT> {
         under_way
     }
 
-    fn each_of(
+    /// Calls `visit` with each block of a granule in ascending order, `number` being its newest node.
+    #[inline(always)]
+    fn each_of(&self, granule: usize, number: u32, visit: &mut impl FnMut(usize, Entry)) -> usize {
+        match self.node(number) {
+            Some(node) if node.next.load(Relaxed) == 0 => {
+                let word = node.word.load(Acquire);
+                if word & STATE_MASK == LIVE {
+                    let place = (word >> PLACE_SHIFT & PLACE_MASK) as usize;
+                    visit(granule + (place << (SHIFT - PLACE_BITS)), entry(node, word));
+                }
+                usize::from(word & STATE_MASK == BUSY)
+            }
+            _ => self.each_of_several(granule, number, visit),
+        }
+    }
+
+    fn each_of_several(
         &self,
         granule: usize,
         mut number: u32,
@@ -471,7 +510,7 @@ impl<const SHIFT: u32> Table<SHIFT> {
 
     /// An upper bound of the number of blocks.
     pub(super) fn bound(&self) -> usize {
-        self.pool.next.load(Relaxed) as usize
+        self.pool.taken.load(Relaxed) as usize
     }
 
     /// How many stretches of 2^[`Self::LEAF_SHIFT`] bytes blocks have begun in.
@@ -518,7 +557,7 @@ mod tests {
 
     #[test]
     fn a_random_history_leaves_what_a_map_holds_in_ascending_order() {
-        static TABLE: Table<8> = Table::new();
+        static TABLE: Table<7> = Table::new();
         let mut truth = BTreeMap::new();
         let mut seed = 1u64;
         for i in 0..200_000u32 {
@@ -542,7 +581,7 @@ mod tests {
 
     #[test]
     fn a_block_costs_at_most_48_bytes_even_at_the_smallest_size() {
-        static TABLE: Table<8> = Table::new();
+        static TABLE: Table<7> = Table::new();
         for i in 0..100_000 {
             TABLE.insert(0x10_0000 + i * 32, block(24, 1));
         }
@@ -550,13 +589,13 @@ mod tests {
             TABLE.remove(0x10_0000 + i * 32);
             TABLE.insert(0x10_0000 + i * 32, block(24, 1));
         }
-        let heads = 100_000 * 32 / 256 * 4;
+        let heads = 100_000 * 32 / 128 * 4;
         assert!(TABLE.bound() * 16 + heads < 100_000 * 20);
     }
 
     #[test]
     fn an_address_whose_free_was_not_seen_is_overwritten() {
-        static TABLE: Table<8> = Table::new();
+        static TABLE: Table<7> = Table::new();
         TABLE.insert(0x1000, block(10, 1));
         TABLE.insert(0x1000, block(20, 2));
         assert_eq!(contents(&TABLE), [(0x1000, block(20, 2))]);
@@ -566,7 +605,7 @@ mod tests {
 
     #[test]
     fn while_a_block_moves_its_old_address_can_be_anothers() {
-        static TABLE: Table<8> = Table::new();
+        static TABLE: Table<7> = Table::new();
         TABLE.insert(0x1000, block(10, 1));
         let moving = TABLE.moving(0x1000);
         TABLE.insert(0x1000, block(11, 2));
@@ -579,8 +618,20 @@ mod tests {
     }
 
     #[test]
+    fn a_realloc_that_stays_where_it_was_changes_the_block() {
+        static TABLE: Table<7> = Table::new();
+        TABLE.insert(0x1000, block(10, 1));
+        TABLE.insert(0x1010, block(11, 2));
+        let moving = TABLE.moving(0x1000);
+        TABLE.moved(moving, 0x1000, block(12, 3));
+        let both = [(0x1000, block(12, 3)), (0x1010, block(11, 2))];
+        assert_eq!(contents(&TABLE), both);
+        assert_eq!(TABLE.each(|_| true, |_, _| ()), 0);
+    }
+
+    #[test]
     fn a_failed_realloc_leaves_the_block() {
-        static TABLE: Table<8> = Table::new();
+        static TABLE: Table<7> = Table::new();
         TABLE.insert(0x1000, block(10, 1));
         let moving = TABLE.moving(0x1000);
         TABLE.kept(moving);
@@ -589,7 +640,7 @@ mod tests {
 
     #[test]
     fn addresses_beyond_47_bits_are_counted_as_lost() {
-        static TABLE: Table<8> = Table::new();
+        static TABLE: Table<7> = Table::new();
         TABLE.insert(1 << 50, block(1, 1));
         assert_eq!(TABLE.lost(), 1);
         assert_eq!(TABLE.remove(1 << 50), None);
@@ -597,7 +648,7 @@ mod tests {
 
     #[test]
     fn threads_that_hand_addresses_round_never_lose_one() {
-        static TABLE: Table<8> = Table::new();
+        static TABLE: Table<7> = Table::new();
         std::thread::scope(|scope| {
             for thread in 0..4usize {
                 scope.spawn(move || {
