@@ -1,9 +1,9 @@
 //! Memory of the copy for its own work: mapped when asked for, gone with the copy.
+//!
+//! Small pages: the kernel clears a huge one out of memory that nobody has had for long, which in a virtual machine may
+//! not be there at all yet. For 10 million blocks that took longer than huge pages can save.
 
 use crate::memory;
-
-/// Lengths from which on huge pages are asked for: they halve the time of a big check.
-const HUGE: usize = 8 << 20;
 
 /// A type for which all-zero memory is a value.
 ///
@@ -30,16 +30,4 @@ pub(super) fn zeroed<T: Zeroed>(len: usize) -> Option<&'static mut [T]> {
     let pages = memory::map_pages(bytes.checked_next_multiple_of(4096)?)?;
     // SAFETY: the pages are the caller's alone, long enough, aligned to a page, and all-zero is a `T`.
     Some(unsafe { core::slice::from_raw_parts_mut(pages.cast::<T>().as_ptr(), len) })
-}
-
-/// The same for an array that will be filled from its start and then read all over.
-pub(super) fn dense<T: Zeroed>(len: usize) -> Option<&'static mut [T]> {
-    let array = zeroed::<T>(len)?;
-    let bytes = size_of_val(array);
-    if bytes >= HUGE {
-        // SAFETY: the range was mapped just now for this array; without huge pages it works as well.
-        let _ =
-            unsafe { crate::sys::madvise(array.as_mut_ptr().cast(), bytes, libc::MADV_HUGEPAGE) };
-    }
-    Some(array)
 }

@@ -121,10 +121,11 @@ impl<'a> Blocks<'a> {
         self.len
     }
 
-    /// Whether `word` can be a pointer into a block at all.
+    /// The lowest address of a block, and how many bytes there are up to the end of the highest one: what lies outside
+    /// is no pointer into a block.
     #[inline(always)]
-    pub(super) fn plausible(&self, word: u64) -> bool {
-        (word as usize).wrapping_sub(self.lowest) < self.highest.wrapping_sub(self.lowest)
+    pub(super) fn span(&self) -> (usize, usize) {
+        (self.lowest, self.highest.wrapping_sub(self.lowest))
     }
 
     /// The place in the index that [`Blocks::find`] will read for `at`.
@@ -168,6 +169,13 @@ impl<'a> Blocks<'a> {
         let after = large.partition_point(|block| block.from <= at);
         let block = large.get(after.checked_sub(1)?)?;
         (at - block.from < block.size).then_some(block.number)
+    }
+
+    /// Start of block `number`, if there is one.
+    #[inline(always)]
+    pub(super) fn start(&self, number: u32) -> Option<usize> {
+        let word = self.room.words.get(..self.len)?.get(number as usize)?;
+        Some((*word >> ADDRESS_SHIFT << 3) as usize)
     }
 
     /// Start and size in bytes of block `number`.

@@ -166,7 +166,7 @@ impl Findings {
 pub(super) struct Task<'a> {
     pub(super) caller: Caller,
     pub(super) stopped: &'a Stopped,
-    pub(super) blocks: &'static Table<8>,
+    pub(super) blocks: &'static Table<7>,
     pub(super) mappings: &'static Mappings,
     /// What the program took from the break itself.
     pub(super) breaks: &'static Mappings,
@@ -224,7 +224,7 @@ fn judge(task: &Task) -> Result<(), Gap> {
     heaps.add_to(&mut not_roots);
     let blocks = &mut gather(task, &maps, &heaps, &mut not_roots)?;
     exclude(task, &maps, &mut not_roots)?;
-    let order = arrays::dense::<u32>(blocks.len()).ok_or(Gap::Memory)?;
+    let order = arrays::zeroed::<u32>(blocks.len()).ok_or(Gap::Memory)?;
     let mut marker = Marker::new(&maps, blocks, order);
     registers::of_caller(&maps, &task.caller, |word| marker.root(word));
     for thread in task.stopped.threads() {
@@ -244,10 +244,10 @@ fn gather(
     not_roots: &mut Ranges,
 ) -> Result<Blocks<'static>, Gap> {
     // Two for each leaf of the table: a block may reach into the next.
-    const { assert!(LEAF_SHIFT == Table::<8>::LEAF_SHIFT) };
+    const { assert!(LEAF_SHIFT == Table::<7>::LEAF_SHIFT) };
     let room = || {
         Some(Room {
-            words: arrays::dense(task.blocks.bound())?,
+            words: arrays::zeroed(task.blocks.bound())?,
             large: arrays::zeroed(task.blocks.bound())?,
             directory: arrays::zeroed(DIRECTORY)?,
             leaves: arrays::zeroed(2 * task.blocks.leaves() * LEAF)?,
@@ -300,18 +300,21 @@ fn heaps(task: &Task, maps: &Maps) -> Result<Ranges, Gap> {
 
 /// Adds the rest of the memory that holds no reference of the program's.
 fn exclude(task: &Task, maps: &Maps, not_roots: &mut Ranges) -> Result<(), Gap> {
-    roots::exclude_own(maps, not_roots);
+    let mut own = Ranges::new(OWN_RANGES).ok_or(Gap::Memory)?;
+    roots::exclude_own(maps, &mut own);
     let findings = core::ptr::from_ref(task.findings) as usize;
-    not_roots.add(findings, findings + size_of::<Findings>());
+    own.add(findings, findings + size_of::<Findings>());
+    own.sort();
+    own.add_to(not_roots);
     if !task.stopped.listed {
         task.findings.note(Gap::Threads);
     }
     let alive = alive(task, maps).ok_or(Gap::Memory)?;
-    if !stacks::exclude_dead(maps, not_roots, alive) {
+    if !stacks::exclude_dead(maps, &own, not_roots, alive) {
         task.findings.note(Gap::Stack);
     }
     not_roots.sort();
-    if not_roots.is_full() {
+    if not_roots.is_full() || own.is_full() {
         return Err(Gap::Memory);
     }
     Ok(())

@@ -41,6 +41,8 @@ impl Mapping {
 /// From this length on a range is asked for untouched pages before it is read.
 const SPARSE: usize = 1 << 20;
 const PAGE: usize = 4096;
+/// Pages about which the kernel is asked at once.
+const WINDOW: usize = 512;
 
 /// All mappings of the copy in ascending order.
 pub(super) struct Maps {
@@ -49,6 +51,10 @@ pub(super) struct Maps {
     pid: i32,
     /// The plain readable mapping that was used last.
     last: Cell<(usize, usize)>,
+    /// What the kernel says about each of [`WINDOW`] pages: pages that may hold anything are not 0.
+    window: &'static [Cell<u64>],
+    /// Number of the first one.
+    window_from: Cell<usize>,
 }
 
 impl Maps {
@@ -73,6 +79,8 @@ impl Maps {
             pagemap: kernel::open(c"/proc/self/pagemap").ok(),
             pid: sys::getpid(),
             last: Cell::new((1, 0)),
+            window: Cell::from_mut(arrays::zeroed::<u64>(WINDOW)?).as_slice_of_cells(),
+            window_from: Cell::new(usize::MAX),
         })
     }
 
@@ -114,16 +122,30 @@ impl Maps {
         Some(unsafe { (at as *const u64).read_unaligned() })
     }
 
-    /// Whether a page can hold anything but zeros.
+    /// Whether a page can hold anything but zeros. Meant for pages in ascending order.
     pub(super) fn touched(&self, at: usize) -> bool {
-        let mut entry = [0];
-        match self.pagemap {
-            Some(fd) => match kernel::pread(fd, &mut entry, (at / PAGE * 8) as u64) {
-                Ok(8) => entry[0] >> 62 != 0,
-                _ => true,
-            },
-            None => true,
+        let page = at / PAGE;
+        let from = page - page % WINDOW;
+        if self.window_from.get() != from {
+            self.look_at(from);
         }
+        self.window
+            .get(page - from)
+            .is_none_or(|entry| entry.get() != 0)
+    }
+
+    #[cold]
+    fn look_at(&self, from: usize) {
+        let mut entries = [0; WINDOW];
+        let offset = (from * size_of::<u64>()) as u64;
+        let read = match self.pagemap {
+            Some(fd) => kernel::pread(fd, &mut entries, offset).unwrap_or(0) / size_of::<u64>(),
+            None => 0,
+        };
+        for (i, (to, entry)) in self.window.iter().zip(entries).enumerate() {
+            to.set(if i < read { entry >> 62 } else { 1 });
+        }
+        self.window_from.set(from);
     }
 
     /// Calls `visit` with the parts of a range of own pages that can hold anything but zeros.

@@ -15,9 +15,9 @@ unsafe extern "C" {
 }
 
 /// Adds memspy's own pages and its writable data.
-pub(super) fn exclude_own(maps: &Maps, not_roots: &mut Ranges) {
+pub(super) fn exclude_own(maps: &Maps, own: &mut Ranges) {
     for (from, to) in memory::own_ranges() {
-        not_roots.add(from, to);
+        own.add(from, to);
     }
     let base = &raw const OWN_HEADER as usize;
     let half = |at: usize| maps.load(at).unwrap_or(0) as u16 as usize;
@@ -31,7 +31,7 @@ pub(super) fn exclude_own(maps: &Maps, not_roots: &mut Ranges) {
             && kind_and_flags >> 32 & libc::PF_W as usize != 0;
         if is_data {
             let from = base + word(header + 16);
-            not_roots.add(from, from + word(header + 40));
+            own.add(from, from + word(header + 40));
         }
     }
 }

@@ -27,9 +27,14 @@ pub(super) struct Alive {
 // SAFETY: plain numbers.
 unsafe impl Zeroed for Alive {}
 
-/// Adds what lies below the stack pointers of living threads and the stacks of dead ones. Answers false when a
-/// thread's stack pointer is not known and its stack counts as a whole.
-pub(super) fn exclude_dead(maps: &Maps, not_roots: &mut Ranges, alive: &[Alive]) -> bool {
+/// Adds what lies below the stack pointers of living threads and the stacks of dead ones; no stack is looked for in
+/// memspy's `own` memory. Answers false when a thread's stack pointer is not known and its stack counts as a whole.
+pub(super) fn exclude_dead(
+    maps: &Maps,
+    own: &Ranges,
+    not_roots: &mut Ranges,
+    alive: &[Alive],
+) -> bool {
     let mut known = true;
     for mapping in maps.list() {
         match mapping.kind {
@@ -42,13 +47,16 @@ pub(super) fn exclude_dead(maps: &Maps, not_roots: &mut Ranges, alive: &[Alive])
                 }
             }
             Kind::Anonymous if mapping.readable && mapping.writable && !mapping.shared => {
-                maps.each_word_at(mapping.from, mapping.to, |at, word| {
+                let mut look = |at, word| {
                     if word == at as u64
                         && let Some((from, to)) = stack_of(maps, at)
                         && let Some(dead) = dead_part(from, to, at, alive, &mut known)
                     {
                         not_roots.add(from, dead);
                     }
+                };
+                own.each_rest(mapping.from, mapping.to, |from, to| {
+                    maps.each_word_at(from, to, &mut look);
                 });
             }
             _ => {}
