@@ -68,9 +68,8 @@ fn close(how: &str, exec: bool, caller: Caller) {
     let _ = sys::membarrier(PRIVATE_EXPEDITED);
     let me = sys::gettid() as u32;
     let mut all = true;
-    for slot in pool::slots().iter().filter(|slot| slot.owner().tid() != 0) {
-        let mine = slot.owner().tid() == me;
-        all &= take_out(slot, if mine { Reach::All } else { reach_of(slot) });
+    for slot in pool::owned() {
+        all &= take_out(slot, me);
     }
     if write_end(how).is_ok() && all && sys::unlink(image::tail_path()).is_ok() {
         TAIL_IS_GONE.store(true, Relaxed);
@@ -81,21 +80,22 @@ fn close(how: &str, exec: bool, caller: Caller) {
     sys::restore_signals(mask);
 }
 
-/// A dead thread's buffer can be written whole; a live thread may be in the middle of a line.
-fn reach_of(slot: &Slot) -> Reach {
-    let tid = slot.owner().tid() as i32;
-    match sys::tgkill(image::pid(), tid, 0) {
-        Err(sys::Errno(libc::ESRCH)) => Reach::Last,
-        _ => Reach::Committed,
-    }
-}
-
-/// Writes a buffer out; answers whether nothing is left in it.
-fn take_out(slot: &Slot, reach: Reach) -> bool {
+/// Writes a buffer out; answers whether nothing is left in it. `me`: the calling thread's id.
+fn take_out(slot: &Slot, me: u32) -> bool {
     for _ in 0..10_000 {
-        match flush::flush(slot, reach) {
+        let owner = slot.owner.read();
+        // A dead thread's buffer can be written whole; a live one may be in the middle of a line.
+        let written = if owner.tid() == me {
+            flush::flush(slot, Reach::All)
+        } else if pool::is_dead(owner) {
+            flush::flush_dead(slot, owner)
+        } else {
+            flush::flush(slot, Reach::Committed)
+        };
+        match written {
             Ok(true) => return true,
             Ok(false) if slot.field32(header::FLUSHER).load(Relaxed) != 0 => sys::sched_yield(),
+            Ok(false) if slot.owner.read() != owner => {}
             // Its thread is in the middle of a line and will write it out itself.
             Ok(false) => return is_taken_out(slot),
             Err(errno) => {
@@ -130,7 +130,7 @@ fn write_end(how: &str) -> sys::Result<()> {
         line.open(const { &key("open") });
         // This line is the last event of stream 0.
         put_stream(line, b"[", (0, record::aside_n() + 1));
-        for slot in pool::slots().iter().filter(|slot| slot.owner().tid() != 0) {
+        for slot in pool::owned() {
             put_stream(line, b",", (slot.stream.load(Relaxed), slot.n()));
         }
         line.raw(b"]");
@@ -175,10 +175,10 @@ pub(crate) fn exec_failed() -> bool {
     if open {
         EXEC_TID.store(0, Relaxed);
         TAIL_IS_GONE.store(false, Relaxed);
+        image::set_state(state::BUFFERED);
         for slot in pool::slots() {
             slot.calm(DIRECT);
         }
-        image::set_state(state::BUFFERED);
         CLOSING.store(0, Release);
     }
     sys::restore_signals(mask);

@@ -56,8 +56,8 @@ fn gather() {
     let mine = thread::slot();
     let mask = sys::block_signals();
     let me = sys::gettid() as u32;
-    for slot in pool::slots().iter().filter(|slot| slot.owner().tid() != 0) {
-        let own = slot.owner().tid() == me;
+    for slot in pool::owned() {
+        let own = slot.owner.read().tid() == me;
         let _ = flush::flush(slot, if own { Reach::All } else { Reach::Committed });
     }
     if let Some(larger) = mine.filter(|slot| is_idle(slot)).and_then(pool::widen) {

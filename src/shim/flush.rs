@@ -12,9 +12,10 @@
 //! A process that dies between any two of these loses nothing: `FORMAT.md` (*The tail*) says how a reader takes it up.
 //! Signals are blocked by the callers, so that no handler finds its own thread halfway.
 
+use crate::owner::Owner;
 use crate::slot::Slot;
 use crate::sys::Errno;
-use crate::{clock, file, image, sys};
+use crate::{clock, file, image, owner, sys};
 use core::sync::atomic::{AtomicU64, Ordering::*};
 use memspy_log::tail::{HEADER_SIZE, VOID, control, header};
 use memspy_log::{HeapText, Line, Op, key, tag};
@@ -89,17 +90,24 @@ fn due(mono_ns: u64) -> bool {
 /// Answers whether nothing is pending in it now. `Ok(false)` also when another thread is flushing it.
 pub(crate) fn flush(slot: &Slot, reach: Reach) -> Result<bool, Errno> {
     let flusher = slot.field32(header::FLUSHER);
-    let me = if image::sandboxed() {
+    owner::in_turn(flusher, own_id(), || write_out(slot, reach)).unwrap_or(Ok(false))
+}
+
+/// Writes all of a buffer whose owner is dead, and ends the stream. `Ok(false)` also when another thread is flushing the
+/// buffer, or has taken it over since `dead` was read.
+pub(crate) fn flush_dead(slot: &Slot, dead: Owner) -> Result<bool, Errno> {
+    let flusher = slot.field32(header::FLUSHER);
+    let write = || write_out(slot, Reach::Last);
+    owner::in_turn_of(&slot.owner, dead, flusher, own_id(), write).unwrap_or(Ok(false))
+}
+
+/// The calling thread's id, or some number where no system call may be made.
+fn own_id() -> u32 {
+    if image::sandboxed() {
         1
     } else {
         sys::gettid() as u32
-    };
-    if flusher.compare_exchange(0, me, AcqRel, Relaxed).is_err() {
-        return Ok(false);
     }
-    let done = write_out(slot, reach);
-    flusher.store(0, Release);
-    done
 }
 
 fn write_out(slot: &Slot, reach: Reach) -> Result<bool, Errno> {

@@ -31,6 +31,7 @@ mod leaks;
 mod log;
 mod memory;
 mod modules;
+mod owner;
 #[cfg(not(any(test, fuzzing)))]
 mod panicked;
 mod path;

@@ -5,7 +5,8 @@
 //! knows; a new one. The dead owner's lines are flushed first. Callers have signals blocked.
 
 use crate::flush::{self, Reach};
-use crate::slot::{Owner, RETIRED, Slot};
+use crate::owner::Owner;
+use crate::slot::{RETIRED, Slot};
 use crate::{clock, image, sys, tail, x86_64};
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering::*};
 use memspy_log::tail::{CONTROL_SIZE, HEADER_SIZE, control, header};
@@ -27,6 +28,11 @@ pub(crate) fn slots() -> &'static [Slot] {
     SLOTS.get(..ATTACHED.load(Acquire)).unwrap_or_default()
 }
 
+/// Every slot that somebody owns, or owned.
+pub(crate) fn owned() -> impl Iterator<Item = &'static Slot> {
+    slots().iter().filter(|slot| slot.owner.read().tid() != 0)
+}
+
 /// The number of a slot, below [`MAX_SLOTS`].
 #[inline(always)]
 pub(crate) fn index(slot: &Slot) -> usize {
@@ -39,7 +45,7 @@ pub(crate) fn start(first: *mut u8, limit: usize) {
     LIMIT.store(limit, Relaxed);
     STREAMS.store(0, Relaxed);
     for (i, slot) in SLOTS.iter().enumerate() {
-        slot.disown();
+        slot.owner.disown();
         if i < tail::FIRST_COUNT {
             // SAFETY: the first extent has FIRST_COUNT buffers of FIRST_SIZE bytes.
             slot.attach(unsafe { first.add(i * tail::FIRST_SIZE) }, tail::FIRST_SIZE);
@@ -79,7 +85,7 @@ pub(crate) fn take_first(tid: u32) -> Option<&'static Slot> {
 /// Finds another buffer for a thread that has one with an unfinished line, and begins a stream in it.
 pub(crate) fn take_another(tid: u32) -> Option<&'static Slot> {
     let drained = slots().iter().find(|slot| {
-        slot.owner().tid() == tid
+        slot.owner.read().tid() == tid
             && slot.attention() == RETIRED
             && slot.field(header::TOP).load(Relaxed) == HEADER_SIZE as u64
     });
@@ -105,11 +111,11 @@ pub(crate) fn enlarge(from: &Slot) -> Option<&'static Slot> {
         tail::LATER_SIZE.. => tail::BUSY_SIZE,
         _ => tail::LATER_SIZE,
     };
-    let tid = from.owner().tid();
+    let tid = from.owner.read().tid();
     let pointer = x86_64::thread_pointer();
     let slot = slots()
         .iter()
-        .find(|slot| slot.size() as usize >= larger && take_free(slot, tid, pointer))
+        .find(|slot| slot.size() as usize >= larger && slot.owner.claim_free(tid, pointer))
         .or_else(|| grow(tid, larger, 1))?;
     Some(move_stream(from, slot, tid))
 }
@@ -117,7 +123,7 @@ pub(crate) fn enlarge(from: &Slot) -> Option<&'static Slot> {
 /// The same with a new buffer of half the memory that the limit leaves: what comes may have to stay in it. Other threads
 /// may still need some.
 pub(crate) fn widen(from: &Slot) -> Option<&'static Slot> {
-    let tid = from.owner().tid();
+    let tid = from.owner.read().tid();
     let left = LIMIT
         .load(Relaxed)
         .saturating_sub(TAIL_LENGTH.load(Relaxed) as usize);
@@ -143,45 +149,41 @@ fn move_stream(from: &Slot, slot: &'static Slot, tid: u32) -> &'static Slot {
 fn claim(tid: u32, first: bool) -> Option<&'static Slot> {
     let pointer = x86_64::thread_pointer();
     let dead = if first { own_dead(tid, pointer) } else { None };
-    dead.or_else(|| slots().iter().find(|slot| take_free(slot, tid, pointer)))
-        .or_else(|| other_dead(tid, pointer))
-        .or_else(|| grow(tid, tail::LATER_SIZE, later_count()))
-}
-
-fn take_free(slot: &Slot, tid: u32, pointer: usize) -> bool {
-    let owner = slot.owner();
-    owner.tid() == 0 && slot.claim(owner, tid, pointer)
+    dead.or_else(|| {
+        slots()
+            .iter()
+            .find(|slot| slot.owner.claim_free(tid, pointer))
+    })
+    .or_else(|| other_dead(tid, pointer))
+    .or_else(|| grow(tid, tail::LATER_SIZE, later_count()))
 }
 
 /// A buffer that an earlier thread with our id or our thread pointer left.
 fn own_dead(tid: u32, pointer: usize) -> Option<&'static Slot> {
     slots().iter().find(|slot| {
-        let owner = slot.owner();
-        slot.was_of(owner, tid, pointer) && inherit(slot, owner, tid, pointer)
+        let owner = slot.owner.read();
+        slot.owner.was_of(owner, tid, pointer) && inherit(slot, owner, tid, pointer)
     })
 }
 
 /// A buffer whose owner the kernel no longer knows.
 fn other_dead(tid: u32, pointer: usize) -> Option<&'static Slot> {
     slots().iter().find(|slot| {
-        let owner = slot.owner();
-        let gone = owner.tid() != 0
-            && sys::tgkill(image::pid(), owner.tid() as i32, 0) == Err(sys::Errno(libc::ESRCH));
-        gone && inherit(slot, owner, tid, pointer)
+        let owner = slot.owner.read();
+        is_dead(owner) && inherit(slot, owner, tid, pointer)
     })
 }
 
+/// Whether the kernel no longer knows the owner.
+pub(crate) fn is_dead(owner: Owner) -> bool {
+    owner.tid() != 0
+        && sys::tgkill(image::pid(), owner.tid() as i32, 0) == Err(sys::Errno(libc::ESRCH))
+}
+
 /// Takes a dead thread's buffer over, after its lines are in the log.
-fn inherit(slot: &Slot, owner: Owner, tid: u32, pointer: usize) -> bool {
-    if !slot.claim(owner, tid, pointer) {
-        return false;
-    }
-    if flush::flush(slot, Reach::Last) == Ok(true) {
-        return true;
-    }
-    // Left to its dead owner: the end, or a reader, will find the lines.
-    slot.claim(slot.owner(), owner.tid(), 0);
-    false
+fn inherit(slot: &Slot, dead: Owner, tid: u32, pointer: usize) -> bool {
+    let drain = || flush::flush(slot, Reach::Last) == Ok(true);
+    slot.owner.inherit(dead, tid, pointer, drain)
 }
 
 /// How many buffers to add for threads: as many as there are, at most 64.
@@ -218,7 +220,7 @@ fn attach(tid: u32, size: usize, count: usize) -> Option<&'static Slot> {
         slot.attach(unsafe { at.add(i * size) }, size);
     }
     let first = fresh.first()?;
-    first.claim(first.owner(), tid, x86_64::thread_pointer());
+    first.owner.claim_free(tid, x86_64::thread_pointer());
     EXTENTS.store(extent + 1, Relaxed);
     TAIL_LENGTH.store(offset + (count * size) as u64, Relaxed);
     ATTACHED.store(attached + count, Release);

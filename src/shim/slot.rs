@@ -13,33 +13,20 @@
 //! Between finding its buffer and step 1 a handler may have moved the thread to another: then the room is given back.
 //! A room that was never committed holds a NUL: see `thread` for what becomes of the buffer then.
 
-use crate::thread;
+use crate::owner::OwnerWord;
 use crate::x86_64::{self, LocalPair, add_local, increment_local, replace_local, stack_pointer};
+use crate::{image, thread};
 use core::ptr::null_mut;
 use core::sync::atomic::{
-    AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering::*, compiler_fence,
+    AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering::*, compiler_fence, fence,
 };
-use memspy_log::tail::{HEADER_SIZE, header};
+use memspy_log::tail::{HEADER_SIZE, control, header, state};
 use memspy_log::{Digits, HeapCall, HeapText, Line, Portable, Tag};
 
 /// The image is ending: what was committed goes to the log at once.
 pub(crate) const DIRECT: u32 = 1;
 /// The thread has moved to another buffer; an interrupted line may still be finished here.
 pub(crate) const RETIRED: u32 = 2;
-
-/// In an owner word: the owner's thread pointer is not there yet.
-const CLAIMING: u64 = 1 << 32;
-
-/// Who owns a slot, at one moment. A later claim makes another word, also by a thread of the same id.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Owner(u64);
-
-impl Owner {
-    /// The thread's id, 0: nobody.
-    pub(crate) fn tid(self) -> u32 {
-        self.0 as u32
-    }
-}
 
 /// What a line's formatting ended with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,10 +74,8 @@ pub(crate) struct Slot {
     time_digits: LocalPair,
     /// The reallocarray call under way: its pointer, its size in bytes, and 1 while there is one.
     folded: [AtomicUsize; 3],
-    /// Thread id of the owner in the low half, 0: free; [`CLAIMING`]; above it the number of claims.
-    owner: AtomicU64,
-    /// Thread pointer of the owner.
-    thread_pointer: AtomicUsize,
+    /// Whose the slot is.
+    pub(crate) owner: OwnerWord,
     /// The stream: the thread's number in the log.
     pub(crate) stream: AtomicU64,
     /// Events lost since the last flush.
@@ -111,43 +96,10 @@ impl Slot {
             in_call: AtomicU32::new(0),
             time_digits: LocalPair::new(),
             folded: [const { AtomicUsize::new(0) }; 3],
-            owner: AtomicU64::new(0),
-            thread_pointer: AtomicUsize::new(0),
+            owner: OwnerWord::free(),
             stream: AtomicU64::new(0),
             lost: AtomicU64::new(0),
         }
-    }
-
-    /// Who owns the slot.
-    pub(crate) fn owner(&self) -> Owner {
-        Owner(self.owner.load(Acquire))
-    }
-
-    /// Whether the owner has, or had, this id or this thread pointer.
-    pub(crate) fn was_of(&self, owner: Owner, tid: u32, pointer: usize) -> bool {
-        let settled = owner.tid() != 0 && owner.0 & CLAIMING == 0;
-        settled && (owner.tid() == tid || self.thread_pointer.load(Relaxed) == pointer)
-    }
-
-    /// Makes the calling thread the owner, unless the owner has changed since `from` was read.
-    pub(crate) fn claim(&self, from: Owner, tid: u32, pointer: usize) -> bool {
-        let claims = (from.0 & !(CLAIMING | u64::from(u32::MAX))).wrapping_add(CLAIMING << 1);
-        let owner = claims | u64::from(tid);
-        let claimed = self
-            .owner
-            .compare_exchange(from.0, owner | CLAIMING, AcqRel, Relaxed)
-            .is_ok();
-        if claimed {
-            self.thread_pointer.store(pointer, Relaxed);
-            self.owner.store(owner, Release);
-        }
-        claimed
-    }
-
-    /// Nobody owns the slot any more, or not yet. Only where no other thread can claim it.
-    pub(crate) fn disown(&self) {
-        self.thread_pointer.store(0, Relaxed);
-        self.owner.store(0, Release);
     }
 
     /// Gives the slot its buffer.
@@ -213,6 +165,15 @@ impl Slot {
             .store(HEADER_SIZE as u64, Relaxed);
         self.field(header::FLUSH_LEN).store(0, Relaxed);
         self.field(header::THREAD).store(stream, Release);
+        // The end sets the state, then asks every slot: if that was undone above, the state is seen here.
+        fence(SeqCst);
+        if image::state() == state::DIRECT {
+            self.notify(DIRECT);
+            if image::state() != state::DIRECT {
+                // An exec has failed, and its thread may have calmed the slots before.
+                self.calm(DIRECT);
+            }
+        }
     }
 
     /// Smallest and largest time since the last reset.
@@ -417,7 +378,7 @@ impl Slot {
     pub(crate) fn lose(&self) {
         self.n.fetch_add(1, Relaxed);
         self.lost.fetch_add(1, Relaxed);
-        crate::image::word(memspy_log::tail::control::LOST).fetch_add(1, Relaxed);
+        image::word(control::LOST).fetch_add(1, Relaxed);
     }
 }
 

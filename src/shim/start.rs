@@ -400,7 +400,7 @@ fn parents_state() -> Option<&'static [u8]> {
     line.num(const { &key("streams") }, pool::streams());
     line.open(const { &key("cut") });
     close_out::put_stream(&mut line, b"[", (0, record::aside_n()));
-    for slot in pool::slots().iter().filter(|slot| slot.owner().tid() != 0) {
+    for slot in pool::owned() {
         close_out::put_stream(&mut line, b",", (slot.stream.load(Relaxed), slot.n()));
     }
     line.raw(b"]}");

@@ -8,7 +8,7 @@ use crate::oracle::{
     Recorded, assert_complete, assert_told_calls_are_logged, number, record, tails,
 };
 use crate::remains::{Events, assert_contiguous, remains};
-use crate::support::{Log, TestDir, compile, compile_with, preloaded};
+use crate::support::{Log, TestDir, clean, compile, compile_with, finish, preloaded, shim};
 
 /// The log of a run and everything that its tail adds.
 fn everything(recorded: &Recorded) -> (Log, Events) {
@@ -68,6 +68,37 @@ fn calls_after_the_end_line_are_in_the_log() {
         let found = log.ops("malloc").filter(|event| event["size"] == size);
         assert_eq!(found.count(), 1, "{size}");
     }
+}
+
+#[test]
+fn a_thread_whose_first_call_is_under_way_at_the_end_loses_no_event() {
+    let (logs, work) = (TestDir::new(), TestDir::new());
+    let counter = work.join("oracle");
+    // The thread is held where it has seen that the image goes on and has no buffer yet, and the process, when all is
+    // written out, before it is over.
+    let late = "inject=gettid:delay_enter=400000:when=1";
+    let last = "inject=exit_group:delay_enter=600000";
+    let mut strace = clean("strace");
+    strace.args(["-f", "-o", "/dev/null", "-e", late, "-e", last, "-E"]);
+    strace.arg(format!("LD_PRELOAD={}", shim().display()));
+    strace.arg(compile("begins_at_the_end.c"));
+    strace
+        .env("ORACLE", &counter)
+        .env("MEMSPY_LOG", logs.path());
+    finish(&mut strace).success();
+    let log = Log::only_in(&logs);
+    let counter = fs::read(counter).unwrap();
+    let returned = u64::from_le_bytes(counter[..8].try_into().unwrap());
+    let events = remains(&log.path);
+    assert_contiguous(&events);
+    let lines = events.values().flat_map(|stream| stream.values());
+    let logged = lines.filter(|line| line["op"] == "malloc" && line["size"] == 20_001);
+    let logged = logged.count() as u64;
+    assert!(
+        (returned..=returned + 1).contains(&logged),
+        "{logged} of {returned} calls, {:?}",
+        logs.names()
+    );
 }
 
 /// A running `until_killed` and the counters that it shares.
