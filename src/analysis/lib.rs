@@ -14,6 +14,7 @@ mod error;
 pub mod event;
 pub mod histogram;
 mod index;
+pub mod lineage;
 mod lines;
 pub mod log;
 pub mod merge;

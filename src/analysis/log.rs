@@ -3,7 +3,7 @@
 use crate::damage::Damage;
 use crate::error::Error;
 use crate::event::Start;
-use crate::index::{self, Index};
+use crate::index::{self, Block, Index};
 use crate::process;
 use crate::source::{self, Source};
 use crate::tail::Tail;
@@ -167,6 +167,19 @@ impl Log {
     /// Resident bytes at some times (nanoseconds since the image started), in no order.
     pub fn resident(&self) -> &[(u64, u64)] {
         &self.index.resident
+    }
+
+    /// Reads the lines of a block into `lines`, which has their length; what a cut log lacks stays as it is.
+    pub(crate) fn read_lines(&self, block: &Block, lines: &mut [u8]) -> Result<(), Error> {
+        if block.in_tail() {
+            let tail = self.tail.as_ref().map_or(&[][..], |tail| &tail.text);
+            let text = tail.get(block.at() as usize..).unwrap_or_default();
+            let len = text.len().min(lines.len());
+            lines[..len].copy_from_slice(&text[..len]);
+        } else {
+            self.source.read_at(lines, block.at())?;
+        }
+        Ok(())
     }
 
     /// CLOCK_MONOTONIC at a time `t` of this log, in nanoseconds; `None` without a start line.

@@ -31,6 +31,7 @@ use trial::{Status, Trial};
 
 use crate::exit;
 use crate::terminal::say;
+use crate::untraced;
 
 /// Judges and reports.
 ///
@@ -68,7 +69,9 @@ pub(crate) fn run(args: Args) -> anyhow::Result<u8> {
         doubts.push(format!("the program was killed by signal {signal}"));
     }
     let tree = trial::tree_measures(&processes);
-    let mut lost = lost_children(&processes);
+    // Of logs that were made elsewhere the files here say nothing.
+    let reason = |path: &[u8]| status.and_then(|_| untraced::reason(path));
+    let mut lost = lost_children(&processes, reason);
     for process in &mut lost {
         process.skipped = args.skips(&process.program);
     }

@@ -181,7 +181,8 @@ pub(crate) fn run(args: Args) -> anyhow::Result<u8> {
     };
     let mut settings = args.settings.variables();
     settings.push(("MEMSPY_LOG", directory.template()));
-    if args.no_follow && !args.follow {
+    let follow = args.follow || !args.no_follow;
+    if !follow {
         settings.push(("MEMSPY_PARENT", std::process::id().to_string().into()));
     }
     let launch = Launch {
@@ -191,12 +192,12 @@ pub(crate) fn run(args: Args) -> anyhow::Result<u8> {
         settings,
     };
     let ended = launch.run().inspect_err(|_| directory.remove_if_empty())?;
-    report(&directory, &ended, &args.settings, args.quiet);
+    report(&directory, &ended, &args, follow);
     Ok(ended.pass_on())
 }
 
 /// Says what was recorded and where.
-fn report(directory: &LogDir, ended: &Ended, settings: &Settings, quiet: bool) {
+fn report(directory: &LogDir, ended: &Ended, args: &Args, follow: bool) {
     let logs = match directory.new_logs() {
         Ok(logs) => logs,
         Err(error) => {
@@ -207,12 +208,12 @@ fn report(directory: &LogDir, ended: &Ended, settings: &Settings, quiet: bool) {
             return;
         }
     };
-    for sentence in untraced(&logs, ended.pid) {
+    for sentence in untraced(&logs, ended.pid, follow) {
         say(&format!("warning: {sentence}"));
     }
     if logs.is_empty() {
         directory.remove_if_empty();
-    } else if !quiet {
+    } else if !args.quiet {
         let place = show(directory.shown());
         let noun = if logs.len() == 1 { "log" } else { "logs" };
         say(&format!(
@@ -220,7 +221,7 @@ fn report(directory: &LogDir, ended: &Ended, settings: &Settings, quiet: bool) {
             ended.words(),
             logs.len()
         ));
-        if settings.has_events() {
+        if args.settings.has_events() {
             summarise(&logs, &place);
         } else {
             say(&format!(

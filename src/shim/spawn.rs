@@ -2,7 +2,7 @@
 //! can't be recorded, nothing but this process's log tells of them.
 
 use crate::record::event_kept;
-use crate::{clock, image, log, settings, sys};
+use crate::{clock, image, log, sys};
 use core::ffi::{CStr, c_char};
 use core::sync::atomic::{AtomicI32, Ordering::Relaxed};
 use memspy_log::tail::state;
@@ -61,10 +61,6 @@ pub(crate) fn spawned(pid: i32, path: *const c_char) {
 }
 
 fn write(pid: i32, path: &[u8], failed: bool) {
-    // Without leak checks nobody judges.
-    if !settings::leaks() {
-        return;
-    }
     let now = clock::before();
     event_kept::<LINE>(const { &tag(Op::Spawn) }, (now, now), &|line: &mut Line| {
         line.num(log::T, now);

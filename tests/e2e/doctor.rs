@@ -1,12 +1,11 @@
 //! `memspy doctor`: says whether a program can be recorded, in the words and codes that `run` refuses with.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt as _;
 
 use serde_json::Value;
 
-use crate::support::{Finished, TestDir, clean, compile, finish, memspy};
+use crate::support::{Finished, TestDir, clean, compile, finish, memspy, setuid_program};
 
 fn doctor(program: impl AsRef<std::ffi::OsStr>) -> Finished {
     finish(memspy().args(["doctor", "--json", "--"]).arg(program))
@@ -18,19 +17,6 @@ fn complaints(report: &Value) -> Vec<String> {
     let bad = checks.iter().filter(|check| check["verdict"] != "ok");
     let text = |check: &Value| format!("{}: {}", check["name"], check["text"]).replace('"', "");
     bad.map(text).collect()
-}
-
-/// A program that gives its process another user: made here as root, else one of the system's.
-fn setuid_program(dir: &TestDir) -> PathBuf {
-    let copy = dir.join("copy");
-    fs::copy("/bin/true", &copy).expect("/bin/true can be copied");
-    let owner = fs::metadata(&copy).expect("the copy exists").uid();
-    if owner != 0 {
-        return "/usr/bin/su".into();
-    }
-    std::os::unix::fs::chown(&copy, Some(65534), None).expect("root can give a file away");
-    fs::set_permissions(&copy, fs::Permissions::from_mode(0o4755)).expect("chmod works");
-    copy
 }
 
 #[test]

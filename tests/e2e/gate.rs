@@ -7,7 +7,8 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::support::{
-    Finished, TestDir, clean, compile, compile_with, finish, memspy, preloaded, repository,
+    Finished, TestDir, clean, compile, compile_with, finish, memspy, musl_program, preloaded,
+    repository, setuid_program,
 };
 
 /// The program that leaks what it is told to.
@@ -193,6 +194,13 @@ fn check_shell(dir: &TestDir, more: &[&str], line: &str) -> Finished {
     finish(command.args(["--fail-on", "definite", "--", "sh", "-c", line]))
 }
 
+/// The same, recorded.
+fn run_shell(dir: &TestDir, options: &[&str], line: &str) -> Finished {
+    let mut command = memspy();
+    command.current_dir(dir.path()).arg("run").args(options);
+    finish(command.args(["--", "sh", "-c", line]))
+}
+
 #[test]
 fn a_child_that_goes_straight_into_a_static_program_is_never_called_clean() {
     let dir = TestDir::new();
@@ -220,6 +228,60 @@ fn a_child_that_goes_straight_into_a_static_program_is_never_called_clean() {
     let moving = compile("gate.c");
     let leaky = format!("{fixed} keep=1; {} lose=100; true", moving.display());
     check_shell(&dir, &[], &leaky).code(23);
+}
+
+#[test]
+fn check_and_run_name_the_child_that_can_not_be_recorded_and_the_reason() {
+    let dir = TestDir::new();
+    let programs = [
+        (setuid_program(&dir), "is setuid to user"),
+        (musl_program("gate.c", &dir), "is linked with musl"),
+        (compile_with("gate.c", &["-static"]), "is statically linked"),
+    ];
+    for (program, why) in programs {
+        let path = program.display();
+        let name = program.file_name().expect("a file").to_string_lossy();
+        // vfork and exec: only the parent's log knows the child.
+        let line = format!("{path} --version; true");
+        let checked = check_shell(&dir, &[], &line).code(125);
+        assert!(checked.stderr().contains(&format!("({name})")), "{checked}");
+        assert!(checked.stderr().contains(why), "{checked}");
+        assert!(
+            checked.stderr().contains("1 of 2 processes judged"),
+            "{checked}"
+        );
+        let ran = run_shell(&dir, &["-q"], &line).success();
+        assert!(ran.stderr().contains(&format!("({path})")), "{ran}");
+        assert!(ran.stderr().contains(why), "{ran}");
+        // fork and exec: the forked image's log says that something followed.
+        let line = format!("({path} --version; true) & wait; true");
+        check_shell(&dir, &[], &line).code(125);
+        let line = format!("bash -c '{path} --version & wait'; true");
+        let checked = check_shell(&dir, &[], &line).code(125);
+        let ran = run_shell(&dir, &["-q"], &line).success();
+        for said in [&checked, &ran] {
+            assert!(said.stderr().contains("bash"), "{said}");
+            assert!(said.stderr().contains("left no log"), "{said}");
+        }
+    }
+}
+
+#[test]
+fn run_names_no_child_where_none_are_to_be_recorded_or_all_are() {
+    let dir = TestDir::new();
+    for (options, line) in [
+        (
+            &["-q", "--no-follow"][..],
+            "/bin/true; bash -c 'true & wait'; true",
+        ),
+        (
+            &["-q"],
+            "/bin/true; /nonexistent; bash -c 'true & wait'; true",
+        ),
+    ] {
+        let ran = run_shell(&dir, options, line).success();
+        assert!(!ran.stderr().contains("left no log"), "{ran}");
+    }
 }
 
 #[test]

@@ -241,14 +241,7 @@ impl<L: Borrow<Log>> Order<L> {
         let log = self.log.borrow();
         let room = group.room(block.len as usize);
         let (start, end) = (room.start, room.end);
-        if block.in_tail() {
-            let tail = log.tail.as_ref().map_or(&[][..], |tail| &tail.text);
-            let lines = tail.get(block.at() as usize..).unwrap_or_default();
-            let len = lines.len().min(end - start);
-            group.text[start..start + len].copy_from_slice(&lines[..len]);
-        } else {
-            log.source.read_at(&mut group.text[room], block.at())?;
-        }
+        log.read_lines(block, &mut group.text[room])?;
         let cut = self
             .cut
             .as_ref()

@@ -1,6 +1,6 @@
 //! What one log says about its process's leaks, before anybody judges it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::path::Path;
 
 use super::frame::last_component;
@@ -11,6 +11,7 @@ use super::{Ending, Held, Kind, Leak, Mark, Measures, Point, Process, Totals, Wi
 use crate::complete;
 use crate::error::Error;
 use crate::event::{self, StackId, Start, What};
+use crate::lineage::{self, Lineage, LostChild, NO_LOG, is_exec};
 use crate::log::Log;
 use crate::merge::Step;
 use crate::model::{Change, LiveBlock, Memory};
@@ -30,20 +31,16 @@ pub struct Evidence {
     pub events_only: bool,
     /// Of such a log, what the window left live.
     pub live: Vec<Held>,
-    /// The children that began another program in this process's memory, and what it was called.
-    pub spawned: BTreeMap<u32, Box<[u8]>>,
+    /// What it tells of other programs.
+    pub lineage: Lineage,
     /// The moments at which somebody looked.
     pub points: Vec<Point>,
     /// The names that somebody gave to moments.
     pub marks: Vec<Mark>,
     /// The mark of the window that this process does not have: nothing of it counts.
     pub lacks: Option<String>,
-    /// CLOCK_MONOTONIC when the image started, nanoseconds.
-    pub began: u64,
-    /// Wall clock then, nanoseconds since 1970.
+    /// Wall clock when the image started, nanoseconds since 1970.
     pub unix_ns: u64,
-    /// The executable's path, bytes from outside.
-    pub exe: Box<[u8]>,
     /// The name by which it was called, last component alone: `sh` where `exe` is dash.
     pub called: String,
     /// How much memory was live when, for the peak of the tree.
@@ -99,7 +96,7 @@ impl Evidence {
             memory: outcome.memory,
             events_only,
             live,
-            spawned: watch.spawned,
+            lineage: watch.lineage,
             points: if events_only {
                 watch.points
             } else {
@@ -107,12 +104,10 @@ impl Evidence {
             },
             marks: watch.marks,
             lacks,
-            began: start.mono_ns,
             unix_ns: start.unix_ns,
             called: start.argv.first().map_or_else(String::new, |argv0| {
                 last_component(&String::from_utf8_lossy(argv0)).to_owned()
             }),
-            exe: start.exe,
             levels: watch.levels,
         })
     }
@@ -133,50 +128,38 @@ fn live(memory: &Memory, since: Option<&Mark>) -> Vec<Held> {
     }))
 }
 
-/// Of images of one process id, each must lead to the next: one that became another program whose
-/// log is not among these leaves that program unjudged. Adds the doubt where it belongs.
+/// An image that became another program whose log is not among these leaves that program unjudged. Adds the doubt where
+/// it belongs.
 pub fn doubt_lost_images(all: &mut [Evidence]) {
-    let images: Vec<(u32, u64)> = all.iter().map(|one| (one.process.pid, one.began)).collect();
-    for one in all
-        .iter_mut()
-        .filter(|one| one.process.ending == Ending::Exec)
-    {
-        let followed = images
-            .iter()
-            .any(|(pid, began)| *pid == one.process.pid && *began > one.began);
-        if !followed {
-            let lost = "it became another program that left no log (static, setuid, a cleared \
-                        environment?)";
-            one.process.doubts.push(lost.into());
-        }
+    let images: Vec<&Lineage> = all.iter().map(|one| &one.lineage).collect();
+    for lost in lineage::lost_images(&images) {
+        let why = format!("it became another program that {NO_LOG}");
+        all[lost].process.doubts.push(why);
     }
 }
 
 /// The processes that are known only from their parents: they began another program in their parent's
-/// memory, and that program left no log.
-pub fn lost_children(all: &[Evidence]) -> Vec<Process> {
-    let mut lost = Vec::new();
-    for parent in all {
-        for (pid, path) in &parent.spawned {
-            let has_log = |one: &Evidence| one.process.pid == *pid && one.began >= parent.began;
-            if all.iter().any(has_log) {
-                continue;
-            }
-            let why = "it left no log (static, setuid, another libc, a cleared environment?)";
-            lost.push(Process {
-                pid: *pid,
-                parent: Some(parent.process.pid),
-                program: last_component(&String::from_utf8_lossy(path)).to_owned(),
-                log: String::new(),
-                ending: Ending::Unknown,
-                skipped: false,
-                doubts: vec![why.into()],
-                leaks: Vec::new(),
-                measures: Measures::default(),
-            });
-        }
-    }
-    lost
+/// memory, and that program left no log. `reason` may know why, by the path of the program.
+pub fn lost_children(all: &[Evidence], reason: impl Fn(&[u8]) -> Option<String>) -> Vec<Process> {
+    let images: Vec<&Lineage> = all.iter().map(|one| &one.lineage).collect();
+    let process = |lost: LostChild| Process {
+        pid: lost.pid,
+        parent: Some(images[lost.parent].pid),
+        program: last_component(&String::from_utf8_lossy(&lost.path)).to_owned(),
+        log: String::new(),
+        ending: Ending::Unknown,
+        skipped: false,
+        doubts: vec![match reason(&lost.path) {
+            Some(reason) => format!("it left no log: {reason}"),
+            None => format!("it {NO_LOG}"),
+        }],
+        leaks: Vec::new(),
+        measures: Measures::default(),
+    };
+    lineage::lost_children(&images)
+        .into_iter()
+        .map(process)
+        .collect()
 }
 
 fn process(log: &Log, start: &Start, outcome: &Outcome) -> Process {
@@ -209,11 +192,6 @@ fn process(log: &Log, start: &Start, outcome: &Outcome) -> Process {
         leaks: Vec::new(),
         measures: Measures::default(),
     }
-}
-
-/// Whether an `end` line's word is one of the exec family.
-fn is_exec(how: &str) -> bool {
-    how.starts_with("exec") || how == "fexecve"
 }
 
 /// Why a process in a sandbox has no check.
@@ -329,14 +307,12 @@ struct Watch<'a> {
     /// And what of the window was live at its end.
     live_then: Option<Vec<Held>>,
     events_only: bool,
-    spawned: BTreeMap<u32, Box<[u8]>>,
+    lineage: Lineage,
     allocs: u64,
     mmaps: u64,
     now: u64,
     peak: u64,
     levels: Levels,
-    /// CLOCK_MONOTONIC at t=0.
-    start: u64,
 }
 
 impl<'a> Watch<'a> {
@@ -348,13 +324,12 @@ impl<'a> Watch<'a> {
             points: Vec::new(),
             live_then: None,
             events_only: false,
-            spawned: BTreeMap::new(),
+            lineage: Lineage::default(),
             allocs: 0,
             mmaps: 0,
             now: 0,
             peak: 0,
             levels: Levels::default(),
-            start: 0,
         }
     }
 
@@ -397,7 +372,7 @@ impl<'a> Watch<'a> {
         }
         self.peak = self.peak.max(self.now);
         self.levels
-            .record(self.start.saturating_add(time), self.now);
+            .record(self.lineage.began.saturating_add(time), self.now);
     }
 
     fn leak(&mut self, line: &event::Leak, stack: StackId) {
@@ -426,7 +401,9 @@ impl<'a> Watch<'a> {
 
 impl Visitor for Watch<'_> {
     fn begin(&mut self, log: &Log, _memory: &Memory) {
-        self.start = log.start().map_or(0, |start| start.mono_ns);
+        if let Some(start) = log.start() {
+            self.lineage = Lineage::new(start);
+        }
         self.events_only = log.start().is_some_and(|start| &*start.mode == "events");
     }
 
@@ -450,11 +427,8 @@ impl Visitor for Watch<'_> {
                     unknown: 0,
                 });
             }
-            What::Spawn { pid, failed, .. } if *failed => {
-                self.spawned.remove(pid);
-            }
-            What::Spawn { pid, path, .. } => {
-                self.spawned.insert(*pid, path.clone());
+            What::Spawn { .. } | What::End(_) | What::Resumed { .. } => {
+                self.lineage.take(&step.event.what);
             }
             What::Mark { name, generation } => {
                 let mark = Mark {

@@ -24,7 +24,7 @@ const SYMBOL: &str = "__lsan_default_suppressions";
 pub(super) fn apply(evidence: &[Evidence], policy: &mut Policy, notes: &mut Vec<String>) {
     let programs: BTreeSet<(&[u8], Option<&str>)> = evidence
         .iter()
-        .map(|one| (&*one.exe, build_id(one)))
+        .map(|one| (&*one.lineage.exe, build_id(one)))
         .collect();
     for (exe, build_id) in programs {
         let path = Path::new(OsStr::from_bytes(exe));
@@ -47,7 +47,7 @@ fn build_id(evidence: &Evidence) -> Option<&str> {
         .memory
         .modules
         .iter()
-        .find(|module| module.path == evidence.exe)?;
+        .find(|module| module.path == evidence.lineage.exe)?;
     (!module.build_id.is_empty()).then_some(&*module.build_id)
 }
 

@@ -7,7 +7,7 @@ use crate::close_out::{close_out, close_out_for_exec};
 use crate::confine;
 use crate::leaks::{self, Caller, Registers};
 use crate::real::{REAL, address};
-use crate::{image, modules, settings, spawn, stack, thread};
+use crate::{image, modules, spawn, stack, thread};
 use core::ffi::{c_char, c_int, c_void};
 use core::mem::transmute;
 
@@ -41,10 +41,8 @@ fn becoming(how: &str, path: usize, entered: &Entered) {
     if image::is_vfork_child() {
         return spawn::trying(path as *const c_char);
     }
-    if settings::leaks() {
-        // A forked child that made no memory call yet has no log: without one nobody would miss what comes after it.
-        let _ = thread::slot();
-    }
+    // A forked child that made no memory call yet has no log: without one nobody would miss what comes after it.
+    let _ = thread::slot();
     close_out_for_exec(how, Caller::Hook(entered.registers));
 }
 

@@ -11,7 +11,7 @@ mod test_dir;
 pub(crate) use finished::{Finished, finish, finish_with_input};
 pub(crate) use log::{Log, address};
 pub(crate) use own_stacks::{OwnStacks, build_id};
-pub(crate) use program::{compile, compile_with};
+pub(crate) use program::{compile, compile_with, musl_program, setuid_program};
 pub(crate) use test_dir::TestDir;
 
 use std::path::{Path, PathBuf};

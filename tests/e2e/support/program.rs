@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io::ErrorKind;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::SystemTime;
 
-use super::{clean, finish, repository, scratch};
+use super::{TestDir, clean, finish, repository, scratch};
 
 /// Compiles `tests/programs/NAME` (`.c`, `.cpp` or `.rs`) without optimisation, once for a test binary, and returns the
 /// program. Another process of the same binary may be doing the same: the first to be done wins.
@@ -29,6 +30,31 @@ pub(crate) fn compile_with(name: &str, arguments: &[&str]) -> PathBuf {
         .or_default()
         .clone();
     slot.get_or_init(|| build(name, arguments, &key)).clone()
+}
+
+/// A program that gives its process another user: made here as root, else one of the system's.
+pub(crate) fn setuid_program(dir: &TestDir) -> PathBuf {
+    let copy = dir.join("copy");
+    fs::copy("/bin/true", &copy).expect("/bin/true can be copied");
+    let owner = fs::metadata(&copy).expect("the copy exists").uid();
+    if owner != 0 {
+        return "/usr/bin/su".into();
+    }
+    chown(&copy, Some(65534), None).expect("root can give a file away");
+    fs::set_permissions(&copy, fs::Permissions::from_mode(0o4755)).expect("chmod works");
+    copy
+}
+
+/// `tests/programs/NAME` linked with musl, in `dir`.
+pub(crate) fn musl_program(name: &str, dir: &TestDir) -> PathBuf {
+    let program = dir.join("with_musl");
+    let mut compiler = clean("musl-gcc");
+    compiler
+        .arg("-o")
+        .arg(&program)
+        .arg(repository().join("tests/programs").join(name));
+    finish(&mut compiler).success();
+    program
 }
 
 fn build(name: &str, arguments: &[&str], key: &str) -> PathBuf {
