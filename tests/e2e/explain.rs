@@ -102,3 +102,54 @@ fn the_programs_own_calls_are_told_as_its_own() {
     }
     assert!(own.count() > 10);
 }
+
+/// The entries of a text report: for each how many calls it tells of.
+fn entries(text: &str) -> Vec<u64> {
+    let number = |words: &str| -> Option<u64> {
+        let last = words.rsplit(' ').next()?;
+        last.replace(',', "").parse().ok()
+    };
+    let mut entries = Vec::new();
+    for line in text.lines() {
+        let is_head = line
+            .split_once(". ")
+            .is_some_and(|(start, _)| start.parse::<u64>().is_ok());
+        if is_head {
+            let several = line.split_once(" calls of ");
+            entries.push(several.and_then(|(before, _)| number(before)).unwrap_or(1));
+        } else if let Some((before, _)) = line.split_once(" such calls until ") {
+            *entries.last_mut().expect("an entry") = number(before).expect("a number");
+        }
+    }
+    entries
+}
+
+#[test]
+fn calls_that_tell_the_same_are_told_once_and_none_is_left_out() {
+    let dir = TestDir::new();
+    let program = compile("remap.c");
+    finish(preloaded(&program, &dir).arg("200")).success();
+    let explain = |options: &[&str]| {
+        let mut command = memspy();
+        command.arg("explain").args(options).arg(dir.path());
+        finish(&mut command).success()
+    };
+    let document = explain(&["--json", "--top", "0"]).json();
+    let calls = document["calls"].as_array().expect("a list").len();
+
+    let each = explain(&["--all"]);
+    let each = entries(each.stdout());
+    assert_eq!(each.len(), calls);
+    assert_eq!(each.iter().sum::<u64>(), document["kernel_calls"]);
+
+    let told = explain(&["--top", "0"]);
+    let rule = "The program, or a library, made this call itself";
+    assert_eq!(told.stdout().matches(rule).count(), 1, "{told}");
+    let entries = entries(told.stdout());
+    assert!(entries.len() < calls / 4, "{told}");
+    assert_eq!(
+        entries.iter().sum::<u64>(),
+        document["kernel_calls"],
+        "{told}"
+    );
+}

@@ -5,14 +5,15 @@ use memspy_analysis::printable;
 use memspy_analysis::space::{Chapter, Reason};
 use serde_json::{Value, json};
 
-use super::{Told, limit, prose};
+use super::group::Group;
+use super::{Told, prose};
 use crate::callers::Callers;
 
 /// The document. Addresses are hexadecimal strings, sizes bytes, times nanoseconds.
-pub(super) fn document(log: &Log, told: &Told, callers: &Callers, top: usize) -> Value {
+pub(super) fn document(log: &Log, told: &Told, groups: &[Group], callers: &Callers) -> Value {
     let story = &told.story;
-    let calls = story.chapters.iter().take(limit(top));
-    let shown: u64 = calls.clone().map(|chapter| chapter.times).sum();
+    let calls = groups.iter().flat_map(Group::chapters);
+    let shown: u64 = groups.iter().map(Group::times).sum();
     let all: u64 = story.chapters.iter().map(|chapter| chapter.times).sum();
     json!({
         "schema": 1,

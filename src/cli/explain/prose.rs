@@ -1,5 +1,7 @@
 //! Kernel calls and their reasons in plain sentences.
 
+use std::mem::{Discriminant, discriminant};
+
 use memspy_analysis::event::What;
 use memspy_analysis::space::{Asked, Chapter, Reason};
 use memspy_log::Op;
@@ -133,6 +135,75 @@ pub(super) fn asked(asked: &Asked) -> String {
     }
 }
 
+/// What the paragraph about a call rests on: two calls of which this is equal need it only once.
+pub(super) fn rule(chapter: &Chapter) -> (Discriminant<Reason>, &'static str) {
+    let more = match chapter.reason {
+        Reason::Mapped { .. } => of_mapped(chapter),
+        _ => "",
+    };
+    (discriminant(&chapter.reason), more)
+}
+
+/// Why glibc chose a call, after the same rule was told at the entry `before`.
+pub(super) fn why_again(chapter: &Chapter, before: usize) -> String {
+    match chapter.reason {
+        Reason::TopTooSmall { chunk } => {
+            format!(
+                "No free chunk holds {} bytes: as in {before}.",
+                count(chunk)
+            )
+        }
+        Reason::Mapped { chunk, threshold } => format!(
+            "A chunk of {} bytes reaches the mmap threshold of {}: as in {before}.",
+            count(chunk),
+            bytes(threshold)
+        ),
+        Reason::Unmapped {
+            moved: Some((from, to)),
+            ..
+        } => format!(
+            "As in {before}; the mmap threshold rises from {} to {} ({} bytes).",
+            bytes(from),
+            bytes(to),
+            count(to)
+        ),
+        Reason::ArenaMade { number } => format!("As in {before}; number {number} in this process."),
+        _ => format!("As in {before}."),
+    }
+}
+
+/// Why glibc chose calls like this one, of which there are several with other sizes.
+pub(super) fn why_several(first: &Chapter) -> String {
+    match first.reason {
+        Reason::TopTooSmall { .. } => "No free chunk held what was asked for, and the rest at the top of the heap was too \
+                                       small. The break moves by the chunk plus 32 plus 128 KiB in advance (M_TOP_PAD), \
+                                       less that rest, rounded up to pages."
+            .to_string(),
+        Reason::OtherGrowth { .. } => "The chunks did not fit. The break moved by other amounts than malloc's usual rule \
+                                       (chunk + 32 + 128 KiB - rest) gives: somebody else had moved it, or M_TOP_PAD was \
+                                       changed."
+            .to_string(),
+        Reason::Mapped { .. } => format!(
+            "Each chunk reaches the mmap threshold of its time, and no free chunk holds it: each block gets a mapping of \
+             its own, a header and the rounding to pages included. None lies in [heap].{}",
+            of_mapped(first)
+        ),
+        Reason::MappedBelow { .. } => "The chunks are below the mmap threshold that follows from this log, and got \
+                                       mappings all the same: the threshold was lowered (mallopt, \
+                                       MALLOC_MMAP_THRESHOLD_), or the heap could not grow."
+            .to_string(),
+        Reason::Unmapped { .. } => "The blocks had mappings of their own, and free gives those back at once. Their chunks \
+                                    do not raise the mmap threshold."
+            .to_string(),
+        Reason::Left => "The blocks had mappings of their own; realloc copied them elsewhere and gave the mappings back."
+            .to_string(),
+        Reason::Trimmed { .. } => "After each of these more than the trim threshold was free at the top of the heap: \
+                                   malloc gives back all but 128 KiB of it."
+            .to_string(),
+        _ => why(first),
+    }
+}
+
 /// Why glibc chose this call.
 pub(super) fn why(chapter: &Chapter) -> String {
     match chapter.reason {
@@ -189,17 +260,22 @@ pub(super) fn why(chapter: &Chapter) -> String {
     }
 }
 
-fn mapped(chapter: &Chapter, chunk: u64, threshold: u64) -> String {
-    let zero = match chapter.asked.map(|asked| asked.op) {
+/// What else is so of a block with a mapping, by the function that asked for it.
+fn of_mapped(chapter: &Chapter) -> &'static str {
+    match chapter.asked.map(|asked| asked.op) {
         Some(Op::Calloc) => " The kernel gives zeroed pages, so calloc clears nothing.",
         Some(Op::AlignedAlloc | Op::Memalign | Op::PosixMemalign) => {
             " The chunk is larger than the block by the alignment, so that an aligned address lies inside."
         }
         _ => "",
-    };
+    }
+}
+
+fn mapped(chapter: &Chapter, chunk: u64, threshold: u64) -> String {
+    let more = of_mapped(chapter);
     format!(
         "A chunk of {} bytes reaches the mmap threshold of {}, and no free chunk holds it: the block gets a mapping of \
-         its own, a header and the rounding to pages included. It does not lie in [heap].{zero}",
+         its own, a header and the rounding to pages included. It does not lie in [heap].{more}",
         count(chunk),
         bytes(threshold)
     )
