@@ -420,16 +420,20 @@ mod tests {
         }
     }
 
-    fn map(mappings: &mut Mappings, addr: Address, size: u64, via: Option<Via>) {
-        let event = event(via);
-        let step = Step {
+    fn step(event: &Event, half: Half) -> Step<'_> {
+        Step {
             time: 1,
-            half: Half::Whole,
-            event: &event,
+            half,
+            event,
             thread: 1,
             n: 1,
             rest: b"",
-        };
+        }
+    }
+
+    fn map(mappings: &mut Mappings, addr: Address, size: u64, via: Option<Via>) {
+        let event = event(via);
+        let step = step(&event, Half::Whole);
         let call = Mmap {
             addr,
             hint: 0,
@@ -518,14 +522,7 @@ mod tests {
             addr: 0x50000,
         };
         let event = event(Some(Via::Call(Op::Realloc)));
-        let step = Step {
-            time: 9,
-            half: Half::Acquire,
-            event: &event,
-            thread: 1,
-            n: 2,
-            rest: b"",
-        };
+        let step = step(&event, Half::Acquire);
         mappings.lift(&call);
         assert_eq!(ranges(&mappings), []);
         mappings.mremap(&step, &call);
@@ -560,14 +557,7 @@ mod tests {
         let mut mappings = Mappings::new(4096);
         let mut brk = |from: Address, to: Address, via: Option<Via>| {
             let event = event(via);
-            let step = Step {
-                time: 1,
-                half: Half::Whole,
-                event: &event,
-                thread: 1,
-                n: from,
-                rest: b"",
-            };
+            let step = step(&event, Half::Whole);
             let (hint, delta) = (0, 0);
             mappings.set_break(
                 &step,

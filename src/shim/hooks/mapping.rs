@@ -8,7 +8,7 @@ use crate::{clock, glibc, leaks, log, request, settings, unwind};
 use core::ffi::{c_int, c_void};
 use core::mem::transmute;
 use core::sync::atomic::AtomicUsize;
-use memspy_log::{Op, Tag, tag};
+use memspy_log::{Line, Op, Tag, tag};
 
 type Pointer = *mut c_void;
 
@@ -263,58 +263,48 @@ pub(super) unsafe extern "C" fn mprotect(
     answer
 }
 
-/// A move of the break by the program itself.
-struct BreakMove {
-    from: usize,
-    began: u64,
-}
-
-impl BreakMove {
-    #[inline(always)]
-    fn begin() -> BreakMove {
-        BreakMove {
-            from: glibc::current_break(),
-            began: clock::before(),
+/// Moves the break by `call`, the program's own, and writes it with what `put` adds to a call that failed or not.
+#[inline(always)]
+fn move_break<A: Copy>(
+    tag: &'static Tag,
+    caller: &Caller,
+    call: impl FnOnce() -> A,
+    failed: impl FnOnce(A) -> bool,
+    put: impl Fn(&mut Line, bool),
+) -> A {
+    let from = glibc::current_break();
+    let began = clock::before();
+    let answer = call();
+    let errno = errno_if(failed(answer));
+    let to = glibc::current_break();
+    glibc::break_is_known(from, to);
+    let until = clock::after();
+    let shrinks = to < from;
+    let t = if shrinks { began } else { until };
+    let stack = if shrinks {
+        Stack::of_release(caller)
+    } else {
+        Stack::of(caller)
+    };
+    event(tag, t, until, |line| {
+        line.num(log::T, t);
+        if shrinks {
+            line.num(log::DT, until - t);
         }
-    }
-
-    fn done(
-        &self,
-        tag: &'static Tag,
-        failed: bool,
-        caller: &Caller,
-        put: impl Fn(&mut memspy_log::Line, bool),
-    ) {
-        let errno = errno_if(failed);
-        let to = glibc::current_break();
-        glibc::break_is_known(self.from, to);
-        let until = clock::after();
-        let shrinks = to < self.from;
-        let t = if shrinks { self.began } else { until };
-        let stack = if shrinks {
-            Stack::of_release(caller)
+        put(line, errno != 0);
+        if errno == 0 {
+            let first = glibc::break_before_first_move();
+            line.addr(log::FROM, if from == 0 { first } else { from });
+            line.addr(log::TO, to);
         } else {
-            Stack::of(caller)
-        };
-        event(tag, t, until, |line| {
-            line.num(log::T, t);
-            if shrinks {
-                line.num(log::DT, until - t);
-            }
-            put(line, errno != 0);
-            if errno == 0 {
-                let first = glibc::break_before_first_move();
-                line.addr(log::FROM, if self.from == 0 { first } else { self.from });
-                line.addr(log::TO, to);
-            } else {
-                log::put_errno(line, errno);
-            }
-            stack.put(line);
-        });
-        if settings::leaks() && errno == 0 && self.from != 0 {
-            leaks::broke(self.from, to);
+            log::put_errno(line, errno);
         }
+        stack.put(line);
+    });
+    if settings::leaks() && errno == 0 && from != 0 {
+        leaks::broke(from, to);
     }
+    answer
 }
 
 /// Body of `brk`.
@@ -324,24 +314,20 @@ impl BreakMove {
 pub(super) unsafe extern "C" fn brk(addr: Pointer, sp: *const usize, bp: usize) -> c_int {
     // SAFETY: the entry passes the registers of the caller.
     let caller = unsafe { Caller::at(sp, bp) };
-    let real = address(&REAL.brk);
-    let step = BreakMove::begin();
     // SAFETY: the address is the real function's, whose type this is.
-    let answer = unsafe {
-        let real: unsafe extern "C" fn(Pointer) -> c_int = transmute(real);
-        real(addr)
-    };
-    step.done(
+    let real: unsafe extern "C" fn(Pointer) -> c_int = unsafe { transmute(address(&REAL.brk)) };
+    move_break(
         const { &tag(Op::Brk) },
-        answer != 0,
         &caller,
+        // SAFETY: the argument is the caller's.
+        || unsafe { real(addr) },
+        |answer| answer != 0,
         |line, failed| {
             if failed {
                 line.addr(log::HINT, addr as usize);
             }
         },
-    );
-    answer
+    )
 }
 
 /// Body of `sbrk`.
@@ -351,20 +337,14 @@ pub(super) unsafe extern "C" fn brk(addr: Pointer, sp: *const usize, bp: usize) 
 pub(super) unsafe extern "C" fn sbrk(delta: isize, sp: *const usize, bp: usize) -> Pointer {
     // SAFETY: the entry passes the registers of the caller.
     let caller = unsafe { Caller::at(sp, bp) };
-    let real = address(&REAL.sbrk);
-    let step = BreakMove::begin();
     // SAFETY: the address is the real function's, whose type this is.
-    let answer = unsafe {
-        let real: unsafe extern "C" fn(isize) -> Pointer = transmute(real);
-        real(delta)
-    };
-    step.done(
+    let real: unsafe extern "C" fn(isize) -> Pointer = unsafe { transmute(address(&REAL.sbrk)) };
+    move_break(
         const { &tag(Op::Sbrk) },
-        answer as usize == FAILED,
         &caller,
-        |line, _| {
-            line.signed(log::DELTA, delta as i64);
-        },
-    );
-    answer
+        // SAFETY: the argument is the caller's.
+        || unsafe { real(delta) },
+        |answer| answer as usize == FAILED,
+        |line, _| line.signed(log::DELTA, delta as i64),
+    )
 }

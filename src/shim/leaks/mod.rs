@@ -197,40 +197,38 @@ pub(crate) fn knows_quick_exit() -> bool {
     KNOWS_QUICK_EXIT.load(Relaxed)
 }
 
-/// The handler of quick_exit.
-#[cfg(not(test))]
-#[unsafe(naked)]
-unsafe extern "C" fn at_quick_exit(_argument: *mut core::ffi::c_void) {
-    core::arch::naked_asm!(
-        ".cfi_startproc",
-        "mov rdi, rsp",
-        "jmp {}",
-        ".cfi_endproc",
-        sym end_quickly
-    )
+macro_rules! exit_handler {
+    ($(#[$doc:meta])* $name:ident($($argument:ty),*) $end:ident $how:literal) => {
+        $(#[$doc])*
+        ///
+        /// Only notes where the stack stands.
+        #[cfg(not(test))]
+        #[unsafe(naked)]
+        unsafe extern "C" fn $name($(_: $argument),*) {
+            core::arch::naked_asm!(
+                ".cfi_startproc",
+                "mov rdi, rsp",
+                "jmp {}",
+                ".cfi_endproc",
+                sym $end
+            )
+        }
+
+        #[cfg(not(test))]
+        extern "C" fn $end(sp: u64) {
+            crate::close_out::close_out($how, Caller::ExitHandler(sp));
+        }
+    };
 }
 
-#[cfg(not(test))]
-extern "C" fn end_quickly(sp: u64) {
-    crate::close_out::close_out("quick_exit", Caller::ExitHandler(sp));
+exit_handler! {
+    /// The handler of exit.
+    at_exit(core::ffi::c_int, *mut core::ffi::c_void) end "exit"
 }
 
-/// The handler: only notes where the stack stands.
-#[cfg(not(test))]
-#[unsafe(naked)]
-unsafe extern "C" fn at_exit(_status: core::ffi::c_int, _argument: *mut core::ffi::c_void) {
-    core::arch::naked_asm!(
-        ".cfi_startproc",
-        "mov rdi, rsp",
-        "jmp {}",
-        ".cfi_endproc",
-        sym end
-    )
-}
-
-#[cfg(not(test))]
-extern "C" fn end(sp: u64) {
-    crate::close_out::close_out("exit", Caller::ExitHandler(sp));
+exit_handler! {
+    /// The handler of quick_exit.
+    at_quick_exit(*mut core::ffi::c_void) end_quickly "quick_exit"
 }
 
 /// The result of a check as a whole.
