@@ -745,3 +745,34 @@ fn event_numbers_at_the_end_of_their_range_are_read_and_recovered() {
         }
     }
 }
+
+#[test]
+fn a_tail_that_speaks_of_a_far_place_makes_no_huge_file() {
+    const FAR: u64 = 1 << 40;
+    let place = Place::new();
+    let log = TestLog::new("");
+    let near = log.text.len() as u64;
+    let text = format!("{}\n", malloc(25, 8, 0x80));
+    let waiting = |text: &str, flush| TestBuffer {
+        thread: 1,
+        first_n: 1,
+        text: text.into(),
+        flush,
+    };
+    let block = block(1, 1, &[text.trim_end()], "").into_bytes();
+    let len = block.len() as u64;
+    for (log_end, buffer) in [
+        (FAR, waiting(&text, None)),
+        (near, waiting("", Some((block, FAR, len)))),
+    ] {
+        let path = place.write(log.text.as_bytes());
+        let tail = tail(log_end, 1, 0, &[buffer]);
+        std::fs::write(place.path("memspy.cat.4711.jsonl.tail"), tail).expect("writable");
+        for force in [false, true] {
+            recover(&path, force).expect_err("it is too far");
+        }
+        let after = std::fs::read(&path).expect("it is there");
+        assert_eq!(after, log.text.as_bytes());
+        assert!(place.path("memspy.cat.4711.jsonl.tail").exists());
+    }
+}

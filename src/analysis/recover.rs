@@ -6,7 +6,7 @@
 
 use crate::error::Error;
 use crate::event::{End, What};
-use crate::index::{Block, LOOSE};
+use crate::index::{Block, LOOSE, MAX_BLOCK};
 use crate::log::Log;
 use crate::merge::Merge;
 use crate::process;
@@ -55,6 +55,7 @@ pub fn recover(path: &Path, force: bool) -> Result<Recovered, Error> {
     let events = events.fold(0, u64::saturating_add);
     let log = Log::up_to(path, log_end, tail)?;
     let writes = plan(&log)?;
+    must_be_near(path, &file, &log, &writes)?;
     if !force {
         must_be_ours(path, &file, log_end, &writes)?;
     }
@@ -131,6 +132,34 @@ fn must_be_its_log(path: &Path, tail: &Tail, file: &File) -> Result<(), Error> {
         "its tail was made for another file; when log and tail were copied together, use --force"
             .into(),
     ))
+}
+
+/// How far a dead process can have given out room behind the bytes that it wrote: what its buffers hold, and what it
+/// could not write (of which nothing but a guess is possible).
+const MOST_AHEAD: u64 = MAX_BLOCK;
+
+/// No byte goes further behind the file's end than a process can have meant: a tail that was forged, or whose log was
+/// cut, would make a file of any size.
+fn must_be_near(
+    path: &Path,
+    file: &File,
+    log: &Log,
+    writes: &[(u64, Vec<u8>)],
+) -> Result<(), Error> {
+    let failed = |why| Error::io(path, "read", why);
+    let len = file.metadata().map_err(failed)?.len();
+    let kept = log.tail().map_or(0, |tail| tail.text.len() as u64);
+    let far = len.saturating_add(kept).saturating_add(MOST_AHEAD);
+    match writes.iter().map(|(at, _)| *at).find(|at| *at > far) {
+        None => Ok(()),
+        Some(at) => Err(refuse(
+            path,
+            format!(
+                "has {len} bytes, and its tail has lines for position {at}: the log was cut, or this is not its tail; \
+                 move the tail away to read the log without it"
+            ),
+        )),
+    }
 }
 
 /// Behind the log's end stands nothing, or what an earlier recovery wrote before it was stopped.
