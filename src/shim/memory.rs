@@ -32,12 +32,57 @@ pub(crate) const MAX_OWN: usize = 4096;
 /// Bytes of mappings that are being made or given back: there already or still, and not in [`OWN`].
 static MAKING: AtomicUsize = AtomicUsize::new(0);
 
-/// Maps `len` zeroed bytes, or bytes of a file, for reading and writing, and notes them as the shim's.
+/// Where mappings that stay go next, and where that place ends: above the loader and below where the stack may grow to,
+/// where the kernel puts nothing by itself. 0: wherever the kernel likes.
+static PLACE: AtomicUsize = AtomicUsize::new(0);
+static PLACE_END: AtomicUsize = AtomicUsize::new(0);
+
+/// Room above the loader's first byte for its own pages and the kernel's beside it.
+const ABOVE_LOADER: usize = 16 << 20;
+/// Bytes that are left to the stack even where its limit is lower: programs raise it for themselves.
+const STACK_ROOM: usize = 64 << 20;
+/// Bytes between the place and where the stack may end.
+const STACK_GAP: usize = 32 << 20;
+
+/// Chooses the place for mappings that stay, from the address of the loader, the one at which the stack began, and
+/// RLIMIT_STACK.
+///
+/// The kernel fills the address space from the loader downward, so that a mapping of ours could come to lie in a hole
+/// that the program left between its own mappings; and a program may give back all of such a range by one munmap. With
+/// an unlimited stack the kernel fills it upward, and there is no such place.
+pub(crate) fn choose_place(loader: usize, stack: usize, stack_limit: u64) {
+    let room = usize::try_from(stack_limit)
+        .ok()
+        .map(|limit| limit.max(STACK_ROOM));
+    let end = room.and_then(|room| stack.checked_sub(room)?.checked_sub(STACK_GAP));
+    if loader != 0
+        && let Some(end) = end
+    {
+        PLACE_END.store(end & !4095, Relaxed);
+        PLACE.store((loader + ABOVE_LOADER) & !4095, Release);
+    }
+}
+
+/// Maps `len` zeroed bytes, or bytes of a file, that stay, and notes them as the shim's.
+pub(crate) fn map_to_stay(len: usize, flags: i32, fd: i32, offset: u64) -> sys::Result<*mut u8> {
+    let place = match PLACE.load(Acquire) {
+        0 => 0,
+        _ => PLACE.fetch_add(len.next_multiple_of(4096), AcqRel),
+    };
+    let fits = place.saturating_add(len) <= PLACE_END.load(Relaxed);
+    map_near(if fits { place } else { 0 }, len, flags, fd, offset)
+}
+
+/// The same for what is given back soon.
 pub(crate) fn map_own(len: usize, flags: i32, fd: i32, offset: u64) -> sys::Result<*mut u8> {
+    map_near(0, len, flags, fd, offset)
+}
+
+fn map_near(place: usize, len: usize, flags: i32, fd: i32, offset: u64) -> sys::Result<*mut u8> {
     MAKING.fetch_add(len, SeqCst);
     let prot = libc::PROT_READ | libc::PROT_WRITE;
-    // SAFETY: no address is asked for, so nothing existing is touched.
-    let at = unsafe { sys::mmap(0, len, prot, flags, fd, offset) };
+    // SAFETY: an address without MAP_FIXED is a wish: nothing existing is touched.
+    let at = unsafe { sys::mmap(place, len, prot, flags, fd, offset) };
     if let Ok(at) = at {
         note_own(at as usize, len);
     }
@@ -45,7 +90,7 @@ pub(crate) fn map_own(len: usize, flags: i32, fd: i32, offset: u64) -> sys::Resu
     at
 }
 
-/// Gives back what [`map_own`] mapped. Nothing may borrow it any more.
+/// Gives back what [`map_own`] or [`map_to_stay`] mapped. Nothing may borrow it any more.
 pub(crate) fn unmap_own(at: *mut u8, len: usize) {
     MAKING.fetch_add(len, SeqCst);
     // Before it is unmapped: the next mapping there may be the host's.
@@ -112,7 +157,7 @@ pub(crate) fn map_pages(len: usize) -> Option<NonNull<u8>> {
     if image::sandboxed() {
         return None;
     }
-    let at = map_own(len, ZEROED, -1, 0).ok()?;
+    let at = map_to_stay(len, ZEROED, -1, 0).ok()?;
     // SAFETY: the range was mapped just now and nothing else knows it.
     let _ = unsafe { sys::madvise(at, len, libc::MADV_DONTDUMP) };
     count_mapped(len);

@@ -209,6 +209,11 @@ fn first_start() -> core::result::Result<&'static Program, Failure> {
         });
     }
     let initial = Initial::find();
+    memory::choose_place(
+        initial.aux(libc::AT_BASE).unwrap_or(0),
+        initial.args.as_ptr() as usize,
+        sys::rlimit(libc::RLIMIT_STACK),
+    );
     let config = keep(Config::read(&initial)).ok_or(NO_MEMORY)?;
     settings::set(config);
     let (argv, argv_cut) = arguments(initial.args).ok_or(NO_MEMORY)?;

@@ -122,7 +122,7 @@ fn map_extent(fd: i32, offset: u64, len: usize, over: *mut u8) -> Result<*mut u8
     }
     preallocate(fd, offset, len as u64)?;
     let at = if over.is_null() {
-        let at = memory::map_own(len, libc::MAP_SHARED, fd, offset)?;
+        let at = memory::map_to_stay(len, libc::MAP_SHARED, fd, offset)?;
         memory::count_mapped(len);
         at
     } else {

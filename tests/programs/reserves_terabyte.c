@@ -1,6 +1,20 @@
 /* What runtimes of garbage-collected languages do: a terabyte of addresses is reserved, 64 pieces of it are made usable and
-   touched, every other gigabyte is given back, then all the rest. Told: each call. Ends with 0. */
+   touched, every other gigabyte is given back, then, by one call over the holes, all the rest. In between come 8192 call
+   stacks that nobody has seen before. Told: each call. Ends with 0. */
 #include "oracle.h"
+
+__attribute__((noinline)) static void grow(int depth);
+__attribute__((noinline)) static void left(int depth) { grow(depth - 1); }
+__attribute__((noinline)) static void right(int depth) { grow(depth - 1); }
+
+static void grow(int depth) {
+  if (depth == 0) {
+    free(malloc(20001));
+    return;
+  }
+  left(depth);
+  right(depth);
+}
 
 int main(void) {
   const size_t giga = 1ul << 30, all = 1024 * giga;
@@ -15,6 +29,7 @@ int main(void) {
   }
   for (int i = 1; i < 1024; i += 2)
     if (told_munmap(base + i * giga, giga)) return 3;
+  grow(13);
   for (int i = 0; i < 64; i++)
     if (base[i * 16 * giga] != i) return 4;
   return told_munmap(base, all) ? 5 : 0;
