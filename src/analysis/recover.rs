@@ -63,6 +63,11 @@ pub fn recover(path: &Path, force: bool) -> Result<Recovered, Error> {
     for (at, bytes) in &writes {
         file.write_all_at(bytes, *at).map_err(failed)?;
     }
+    if !force {
+        // The dead image may have set disk blocks aside behind the end.
+        let len = file.metadata().map_err(failed)?.len();
+        file.set_len(len).map_err(failed)?;
+    }
     file.sync_all().map_err(failed)?;
     if let Some(tail) = log.tail() {
         std::fs::remove_file(&tail.path).map_err(|why| Error::io(&tail.path, "remove", why))?;

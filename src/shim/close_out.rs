@@ -8,7 +8,7 @@ use crate::leaks::{self, Caller};
 use crate::scratch::Scratch;
 use crate::slot::{DIRECT, Slot};
 use crate::{
-    clock, image, log, memory, pool, record, settings, snapshot, stacks, sys, tail, unwind,
+    clock, image, log, memory, pool, record, reserve, settings, snapshot, stacks, sys, tail, unwind,
 };
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering::*};
 use memspy_log::tail::{control, header, state};
@@ -71,7 +71,9 @@ fn close(how: &str, exec: bool, caller: Caller) {
     for slot in pool::owned() {
         all &= take_out(slot, me);
     }
-    if write_end(how).is_ok() && all && sys::unlink(image::tail_path()).is_ok() {
+    let ended = write_end(how).is_ok();
+    reserve::give_back();
+    if ended && all && sys::unlink(image::tail_path()).is_ok() {
         TAIL_IS_GONE.store(true, Relaxed);
     } else if image::word32(control::STOP_ERRNO).load(Relaxed) != 0 {
         // The events go on as those of an image that ends; what the tail says is why it is still there.

@@ -1,8 +1,8 @@
 //! The log and tail as files. No descriptor is held: each write opens by path, makes sure that it is still our file,
 //! writes at a given place, and closes.
 
-use crate::image;
 use crate::sys::{self, Errno, Result};
+use crate::{image, reserve};
 use core::ffi::CStr;
 use memspy_log::tail::control;
 
@@ -35,6 +35,7 @@ pub(crate) unsafe fn write_log(from: *const u8, len: usize, offset: u64) -> Resu
     let fd = sys::open(image::log_path(), flags, 0)?;
     let written = match sys::fstat(fd) {
         Ok(stat) if is_log(&stat) => {
+            reserve::ahead(fd, offset, len);
             // SAFETY: the caller vouches for the bytes.
             unsafe { sys::pwrite_all(fd, from, len, offset) }
         }

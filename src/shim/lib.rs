@@ -39,6 +39,7 @@ mod pool;
 mod real;
 mod record;
 mod request;
+mod reserve;
 mod say;
 mod scratch;
 mod settings;

@@ -8,7 +8,7 @@ use crate::stack::ScratchLines;
 use crate::sys::{self, Errno, Result};
 use crate::{
     alone, clock, close_out, elf, file, glibc, image, leaks, log, memory, modules, pool, real,
-    record, request, say, settings, snapshot, stacks, tail, thread, unwind,
+    record, request, reserve, say, settings, snapshot, stacks, tail, thread, unwind,
 };
 use core::ffi::{CStr, c_char};
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering::*};
@@ -156,6 +156,7 @@ fn begin(pid: i32, forked: bool) -> core::result::Result<(), Failure> {
     if forked {
         tail::leave_parents();
         record::forget_aside();
+        reserve::forget();
         log::forget_lost();
         snapshot::restart();
         memory::forget_the_making();

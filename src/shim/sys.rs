@@ -181,6 +181,7 @@ pub(crate) struct Stat {
     pub(crate) inode: u64,
     pub(crate) mode: u32,
     pub(crate) size: u64,
+    pub(crate) links: u64,
 }
 
 /// What kind of file a descriptor is.
@@ -194,6 +195,7 @@ pub(crate) fn fstat(fd: i32) -> Result<Stat> {
         inode: stat.st_ino,
         mode: stat.st_mode,
         size: stat.st_size as u64,
+        links: stat.st_nlink,
     })
 }
 
@@ -215,16 +217,31 @@ pub(crate) fn fchmod(fd: i32, mode: u32) -> Result<()> {
     unsafe { call!(SYS_fchmod, fd, mode) }.map(|_| ())
 }
 
-/// Preallocates the first `len` bytes of a file, so that storing into its mapping can't fail.
-pub(crate) fn fallocate(fd: i32, offset: u64, len: u64) -> Result<()> {
+/// Sets disk blocks aside for `len` bytes of a file. `mode`: 0 (the file becomes that long), or FALLOC_FL_KEEP_SIZE.
+pub(crate) fn fallocate(fd: i32, mode: i32, offset: u64, len: u64) -> Result<()> {
     for _ in 0..TRIES {
         // SAFETY: takes no pointers.
-        match unsafe { call!(SYS_fallocate, fd, 0, offset, len) } {
+        match unsafe { call!(SYS_fallocate, fd, mode, offset, len) } {
             Err(Errno(libc::EINTR)) => {}
             answer => return answer.map(|_| ()),
         }
     }
     Err(Errno(libc::EINTR))
+}
+
+/// Cuts a file off behind `len` bytes; blocks that lie behind its end go, too.
+pub(crate) fn truncate(fd: i32, len: u64) -> Result<()> {
+    // SAFETY: takes no pointers.
+    unsafe { call!(SYS_ftruncate, fd, len) }.map(|_| ())
+}
+
+/// Which kind of file system a file is on, as statfs(2) numbers them.
+pub(crate) fn filesystem(fd: i32) -> Result<i64> {
+    // SAFETY: all-zero is a valid value of the plain struct `statfs`.
+    let mut statfs: libc::statfs = unsafe { core::mem::zeroed() };
+    // SAFETY: the kernel writes one `struct statfs`, whose layout on x86-64 is libc's.
+    unsafe { call!(SYS_fstatfs, fd, &raw mut statfs) }?;
+    Ok(statfs.f_type)
 }
 
 /// Removes a name.

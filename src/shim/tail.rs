@@ -140,7 +140,7 @@ fn map_extent(fd: i32, offset: u64, len: usize, over: *mut u8) -> Result<*mut u8
 /// sandboxes) the bytes are written.
 fn preallocate(fd: i32, offset: u64, len: u64) -> Result<()> {
     static ZEROS: [u8; 4096] = [0; 4096];
-    match sys::fallocate(fd, offset, len) {
+    match sys::fallocate(fd, 0, offset, len) {
         Err(Errno(libc::ENOSYS | libc::EOPNOTSUPP | libc::EPERM)) => {}
         answer => return answer,
     }

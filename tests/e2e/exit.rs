@@ -1,14 +1,15 @@
 //! Ends of every kind: each call that had returned is in the log, or in the log and its tail.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use crate::oracle::{
     Recorded, assert_complete, assert_told_calls_are_logged, number, record, tails,
 };
 use crate::remains::{Events, assert_contiguous, remains};
-use crate::support::{Log, TestDir, clean, compile, compile_with, finish, preloaded, shim};
+use crate::support::{Log, TestDir, clean, compile, compile_with, finish, memspy, preloaded, shim};
 
 /// The log of a run and everything that its tail adds.
 fn everything(recorded: &Recorded) -> (Log, Events) {
@@ -200,4 +201,37 @@ fn a_kill_at_any_moment_loses_no_returned_call_of_several_threads() {
 fn a_kill_leaves_no_gap_among_the_calls_of_threads_without_buffers() {
     kill_sweep(TestDir::new, 8, "64K");
     kill_sweep(TestDir::on_tmpfs, 8, "64K");
+}
+
+/// Asserts that a log takes no more of the disk than its bytes need, where memspy sets anything aside: on ext4.
+#[track_caller]
+fn assert_takes_its_bytes_alone(log: &Path) {
+    let kind = finish(Command::new("stat").args(["-f", "-c", "%t"]).arg(log)).success();
+    if kind.stdout().trim() != "ef53" {
+        return;
+    }
+    let file = fs::metadata(log).expect("the log is there");
+    let needed = file.len().next_multiple_of(64 << 10);
+    let taken = file.blocks() * 512;
+    assert!(
+        file.len() > 1 << 20,
+        "{file:?}: too short to have room set aside"
+    );
+    assert!(
+        taken <= needed,
+        "{taken} bytes of the disk for {}",
+        file.len()
+    );
+}
+
+#[test]
+fn what_was_set_aside_for_a_log_goes_back_at_its_end_and_with_its_recovery() {
+    let recorded = record("many_events", &["60000"]);
+    assert_takes_its_bytes_alone(&recorded.log().path);
+
+    let (logs, work) = (TestDir::new(), TestDir::new());
+    Running::start(1, "16M", &logs, &work).kill_after(100_000);
+    let log = only_log(logs.path());
+    finish(memspy().arg("recover").arg(&log)).success();
+    assert_takes_its_bytes_alone(&log);
 }
