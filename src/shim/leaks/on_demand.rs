@@ -2,7 +2,8 @@
 //! itself, as a stream of its own.
 //!
 //! The copy ends unseen (exit signal 0) and stays a zombie until a hook reaps it; a word of the control page tells the
-//! hooks when.
+//! hooks when. A second fork would leave no zombie, but an orphan goes to the nearest subreaper and gets SIGCHLD as its
+//! signal: a host that is one (a supervisor, a container's first process) would meet it in its own waits.
 
 use super::copy::{Findings, Gap, Task};
 use super::kernel::{self, Wait};
