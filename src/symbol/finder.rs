@@ -70,6 +70,7 @@ impl Finder {
                     .collect(),
             ),
             names: Mutex::default(),
+            idle: Mutex::default(),
         };
         // Two rounds: a module is located once, and then its addresses are split.
         for _round in 0..2 {
@@ -94,6 +95,8 @@ struct Search<'a> {
     wanted: &'a [Vec<u64>],
     queue: Mutex<VecDeque<Task>>,
     names: Mutex<Results>,
+    /// Workers of the first round for the second: to start one takes longer than to name a few addresses.
+    idle: Mutex<Vec<Link>>,
 }
 
 #[derive(Default)]
@@ -113,10 +116,11 @@ impl Search<'_> {
         thread::scope(|scope| {
             for _ in 0..count {
                 scope.spawn(|| {
-                    let mut link = None;
+                    let mut link = lock(&self.idle).pop();
                     while let Some(task) = self.next() {
                         self.run(task, &mut link);
                     }
+                    lock(&self.idle).extend(link);
                 });
             }
         });
@@ -419,6 +423,21 @@ mod tests {
                 "{nonsense}"
             );
         }
+    }
+
+    #[test]
+    fn one_worker_locates_and_names() {
+        let script = r#"
+            while read -r request; do case $request in
+            *Locate*) echo '{"Located":{"files":{"debug":[47],"symbols":[47]},"problem":null}}';;
+            *)  echo '{"Opened":{"problem":null}}'
+                echo '{"Frames":[{"function":"'$$'"}]}';;
+            esac; done"#;
+        let mut finder = finder(script, LONG);
+        finder.workers = 1;
+        let names = finder.find(&modules(2), &[vec![1], vec![1]]);
+        let worker = |module| names.frames(module, 1)[0].function.clone().unwrap();
+        assert_eq!(worker(0), worker(1));
     }
 
     #[test]
