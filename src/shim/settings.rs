@@ -10,6 +10,7 @@ static STACKS: AtomicBool = AtomicBool::new(false);
 static FREE_STACKS: AtomicBool = AtomicBool::new(false);
 static LEAKS: AtomicBool = AtomicBool::new(false);
 static LINES_ONLY: AtomicBool = AtomicBool::new(false);
+static BLOCKS_ONLY: AtomicBool = AtomicBool::new(false);
 
 /// Puts the settings into force; the first call counts.
 pub(crate) fn set(config: &'static Config) {
@@ -20,6 +21,7 @@ pub(crate) fn set(config: &'static Config) {
     LEAKS.store(matches!(config.mode, Mode::Leaks | Mode::Full), Relaxed);
     let lines_only = config.mode == Mode::Events && config.stacks == Stacks::Off;
     LINES_ONLY.store(lines_only, Relaxed);
+    BLOCKS_ONLY.store(config.mode == Mode::Leaks, Relaxed);
 }
 
 /// The settings; the defaults before the start.
@@ -55,4 +57,10 @@ pub(crate) fn leaks() -> bool {
 #[inline(always)]
 pub(crate) fn lines_only() -> bool {
     LINES_ONLY.load(Relaxed)
+}
+
+/// Whether live blocks are kept and judged, and that is all. Known only once the image has begun.
+#[inline(always)]
+pub(crate) fn blocks_only() -> bool {
+    BLOCKS_ONLY.load(Relaxed)
 }

@@ -125,7 +125,9 @@ impl Function {
         call.leave();
         // SAFETY: the caller vouches for block and hook.
         unsafe {
-            if !self.gave_at_once(ptr, asked) {
+            if settings::blocks_only() {
+                leaks::allocated(ptr, asked.bytes, Stack::of(&entry.caller()));
+            } else if !self.gave_at_once(ptr, asked) {
                 self.gave_fully(call, ptr, failure(), asked, entry);
             }
         }
@@ -228,6 +230,10 @@ impl Function {
     /// `block` must be the caller's; the hook must not have returned yet.
     #[inline(always)]
     unsafe fn takes(&'static self, block: Block, entry: Entry) -> u64 {
+        if settings::blocks_only() {
+            leaks::freed(block.ptr);
+            return 0;
+        }
         // SAFETY: the caller vouches for block and hook.
         unsafe {
             match self.takes_at_once(block) {
@@ -469,7 +475,10 @@ impl Reallocation {
         self.call.leave();
         // SAFETY: the caller vouches for block and hook.
         unsafe {
-            if !self.done_at_once(function, ptr, asked) {
+            if settings::blocks_only() && ptr != 0 {
+                let stack = Stack::of(&entry.caller());
+                leaks::reallocated(self.moving, ptr, asked.bytes, stack);
+            } else if !self.done_at_once(function, ptr, asked) {
                 self.done_fully(function, ptr, asked, entry);
             }
         }
