@@ -1,9 +1,10 @@
 //! The table of live blocks: address to size, stack and generation. Lock-free and signal-safe.
 //!
-//! Memory is cut into granules of 128 bytes; each has the number of its newest node, 4 bytes in a table that three
-//! levels of the address lead to and of which only touched pages exist. A node is 16 bytes and stays with its granule:
-//! when its block is freed the next block of the granule takes it. So nothing is ever moved, there is no growing that
-//! writers could collide with, and a live block costs 16 bytes and 4 for each 128 bytes of its heap.
+//! Memory is cut into granules of 128 bytes; each has a node of 16 bytes in a table that three levels of the address
+//! lead to and of which only touched pages exist. Where more than one block begins in a granule, further nodes hang on
+//! the first. A node stays with its granule: when its block is freed the next block of the granule takes it. So nothing
+//! is ever moved, there is no growing that writers could collide with, most blocks cost one cache line to find, and
+//! those of 10 million blocks of 107 bytes take 20 bytes each.
 //!
 //! No pointer to a block stands here, only its place inside its granule: other leak checkers can't take the table for
 //! a reference. An address belongs to one thread at a time, so only the taking of an empty node is a
@@ -15,10 +16,10 @@ use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering::*};
 
 /// Bits of an address that the table knows: the user half without 5-level paging.
 const ADDRESS_BITS: u32 = 47;
-/// A leaf covers 128 MiB of blocks' addresses, in the finest table.
-const LEAF_HEADS: usize = 1 << 20;
-const MIDDLE: usize = 1 << 10;
-const TOP: usize = 1 << 10;
+/// Granules of a leaf: it covers 32 MiB of blocks' addresses, in the finest table.
+const LEAF: usize = 1 << 18;
+const MIDDLE: usize = 1 << 11;
+const TOP: usize = 1 << 11;
 /// Places inside a granule.
 const PLACE_BITS: u32 = 5;
 
@@ -40,7 +41,7 @@ struct Node {
     word: AtomicU64,
 }
 
-type Leaf = [AtomicU32; LEAF_HEADS];
+type Leaf = [Node; LEAF];
 type Middle = [AtomicPtr<Leaf>; MIDDLE];
 
 /// What the table knows of a block.
@@ -140,6 +141,9 @@ impl Pool {
     }
 }
 
+/// How far ahead of a walk over the table memory is fetched, in bytes.
+const AHEAD: usize = 2048;
+
 /// Maps zeroed pages for an empty slot; a quicker thread's pages win. `huge`: they are sure to be filled, so huge pages
 /// mean fewer faults, and less to copy at a fork.
 #[cold]
@@ -186,7 +190,7 @@ impl<const SHIFT: u32> Table<SHIFT> {
     }
 
     /// Logarithm of the bytes that a leaf covers.
-    pub(super) const LEAF_SHIFT: u32 = SHIFT + LEAF_HEADS.ilog2();
+    pub(super) const LEAF_SHIFT: u32 = SHIFT + LEAF.ilog2();
     const TOP_SHIFT: u32 = Self::LEAF_SHIFT + MIDDLE.ilog2();
 
     #[inline(always)]
@@ -202,8 +206,9 @@ impl<const SHIFT: u32> Table<SHIFT> {
             | u64::from(entry.generation.min(LAST_GENERATION)) << GENERATION_SHIFT
     }
 
+    /// The first node of an address's granule.
     #[inline(always)]
-    fn head(&self, address: usize) -> Option<&'static AtomicU32> {
+    fn first(&self, address: usize) -> Option<&'static Node> {
         let middle = self.top.get(address >> Self::TOP_SHIFT)?.load(Acquire);
         if middle.is_null() {
             return None;
@@ -217,11 +222,11 @@ impl<const SHIFT: u32> Table<SHIFT> {
             return None;
         }
         // SAFETY: as above.
-        unsafe { &*leaf }.get((address >> SHIFT) % LEAF_HEADS)
+        unsafe { &*leaf }.get((address >> SHIFT) % LEAF)
     }
 
     #[cold]
-    fn make_head(&self, address: usize) -> Option<&'static AtomicU32> {
+    fn make_first(&self, address: usize) -> Option<&'static Node> {
         if address >> ADDRESS_BITS > 0 {
             return None;
         }
@@ -235,7 +240,7 @@ impl<const SHIFT: u32> Table<SHIFT> {
         if slot.load(Acquire).is_null() {
             install(slot, size_of::<Leaf>(), false)?;
         }
-        self.head(address)
+        self.first(address)
     }
 
     /// Notes a block that the caller was given just now.
@@ -246,31 +251,32 @@ impl<const SHIFT: u32> Table<SHIFT> {
         if address == 0 {
             return;
         }
-        let head = self.head(address).or_else(|| self.make_head(address));
-        let noted = head.and_then(|head| self.insert_at(head, address, entry));
+        let first = self.first(address).or_else(|| self.make_first(address));
+        let noted = first.and_then(|first| self.insert_behind(first, address, entry));
         if noted.is_none() {
             self.lost.fetch_add(1, Relaxed);
         }
     }
 
     #[inline(always)]
-    fn insert_at(&self, head: &AtomicU32, address: usize, entry: Entry) -> Option<()> {
+    fn insert_behind(&self, first: &'static Node, address: usize, entry: Entry) -> Option<()> {
         let place = Self::place(address) << PLACE_SHIFT;
         let full = Self::word(address, entry);
         loop {
-            let first = head.load(Acquire);
-            let mut number = first;
+            let mut node = first;
             let mut empty = None;
             let mut stale = None;
-            while number != 0 {
-                let node = self.pool.node(number)?;
+            loop {
                 let word = node.word.load(Relaxed);
                 if word == 0 {
-                    empty = Some(node);
+                    empty = empty.or(Some(node));
                 } else if word & (STATE_MASK | PLACE_MASK << PLACE_SHIFT) == LIVE | place {
                     stale = Some(node);
                 }
-                number = node.next.load(Relaxed);
+                match node.next.load(Acquire) {
+                    0 => break,
+                    number => node = self.pool.node(number)?,
+                }
             }
             if let Some(node) = stale {
                 node.stack.store(entry.stack, Relaxed);
@@ -278,7 +284,7 @@ impl<const SHIFT: u32> Table<SHIFT> {
                 return Some(());
             }
             let Some(node) = empty else {
-                return self.push(head, address, entry.stack, full | LIVE);
+                return self.hang_on(first, address, entry.stack, full | LIVE);
             };
             if replace(&node.word, 0, full | BUSY) {
                 node.stack.store(entry.stack, Relaxed);
@@ -289,16 +295,16 @@ impl<const SHIFT: u32> Table<SHIFT> {
     }
 
     #[cold]
-    fn push(&self, head: &AtomicU32, address: usize, stack: u32, word: u64) -> Option<()> {
+    fn hang_on(&self, first: &Node, address: usize, stack: u32, word: u64) -> Option<()> {
         let (number, node) = self.pool.fresh(address)?;
         node.stack.store(stack, Relaxed);
         node.word.store(word, Relaxed);
-        let mut first = head.load(Acquire);
+        let mut next = first.next.load(Acquire);
         loop {
-            node.next.store(first, Relaxed);
-            match head.compare_exchange(first, number, AcqRel, Acquire) {
+            node.next.store(next, Relaxed);
+            match first.next.compare_exchange(next, number, AcqRel, Acquire) {
                 Ok(_) => return Some(()),
-                Err(other) => first = other,
+                Err(other) => next = other,
             }
         }
     }
@@ -307,10 +313,9 @@ impl<const SHIFT: u32> Table<SHIFT> {
     #[inline(always)]
     fn find(&self, address: usize) -> Option<(&'static Node, u64)> {
         let place = Self::place(address) << PLACE_SHIFT;
-        let mut number = self.head(address)?.load(Acquire);
+        let mut node = self.first(address)?;
         let mut abandoned = None;
-        while number != 0 {
-            let node = self.pool.node(number)?;
+        loop {
             let word = node.word.load(Relaxed);
             if word & PLACE_MASK << PLACE_SHIFT == place {
                 match word & STATE_MASK {
@@ -319,9 +324,11 @@ impl<const SHIFT: u32> Table<SHIFT> {
                     _ => {}
                 }
             }
-            number = node.next.load(Relaxed);
+            match node.next.load(Acquire) {
+                0 => return abandoned,
+                number => node = self.pool.node(number)?,
+            }
         }
-        abandoned
     }
 
     /// Strikes a block off, before it is freed. `None`: it was never noted.
@@ -388,7 +395,7 @@ impl<const SHIFT: u32> Table<SHIFT> {
         mut touched: impl FnMut(usize) -> bool,
         mut visit: impl FnMut(usize, Entry),
     ) -> usize {
-        const HEADS_PER_PAGE: usize = 4096 / size_of::<AtomicU32>();
+        const PER_PAGE: usize = 4096 / size_of::<Node>();
         let mut under_way = 0;
         for (top, middle) in self.top.iter().enumerate() {
             let middle = middle.load(Acquire);
@@ -403,17 +410,15 @@ impl<const SHIFT: u32> Table<SHIFT> {
                 }
                 let base = (top << Self::TOP_SHIFT) + (at << Self::LEAF_SHIFT);
                 // SAFETY: as above.
-                let pages = unsafe { &*leaf }.chunks(HEADS_PER_PAGE).enumerate();
-                for (page, heads) in pages {
-                    if !touched(heads.as_ptr() as usize) {
+                let pages = unsafe { &*leaf }.chunks(PER_PAGE).enumerate();
+                for (page, nodes) in pages {
+                    if !touched(nodes.as_ptr() as usize) {
                         continue;
                     }
-                    for (i, head) in heads.iter().enumerate() {
-                        let number = head.load(Acquire);
-                        if number != 0 {
-                            let granule = base + ((page * HEADS_PER_PAGE + i) << SHIFT);
-                            under_way += self.each_of(granule, number, &mut visit);
-                        }
+                    for (i, node) in nodes.iter().enumerate() {
+                        let granule = base + ((page * PER_PAGE + i) << SHIFT);
+                        x86_64::fetch(core::ptr::from_ref(node).addr() + AHEAD);
+                        under_way += self.each_of(granule, node, &mut visit);
                     }
                 }
             }
@@ -421,64 +426,79 @@ impl<const SHIFT: u32> Table<SHIFT> {
         under_way
     }
 
-    /// Calls `visit` with each block of a granule in ascending order, `number` being its newest node.
+    /// Calls `visit` with each block of a granule in ascending order.
     #[inline(always)]
-    fn each_of(&self, granule: usize, number: u32, visit: &mut impl FnMut(usize, Entry)) -> usize {
-        match self.node(number) {
-            Some(node) if node.next.load(Relaxed) == 0 => {
-                let word = node.word.load(Acquire);
-                if word & STATE_MASK == LIVE {
-                    let place = (word >> PLACE_SHIFT & PLACE_MASK) as usize;
-                    visit(granule + (place << (SHIFT - PLACE_BITS)), entry(node, word));
-                }
-                usize::from(word & STATE_MASK == BUSY)
-            }
-            _ => self.each_of_several(granule, number, visit),
+    fn each_of(&self, granule: usize, first: &Node, visit: &mut impl FnMut(usize, Entry)) -> usize {
+        let Some(second) = self.behind(first) else {
+            return self.visit(granule, first, visit);
+        };
+        let place = |node: &Node| node.word.load(Relaxed) >> PLACE_SHIFT & PLACE_MASK;
+        if second.next.load(Acquire) != 0 || place(first) == place(second) {
+            return self.each_of_several(granule, first, visit);
+        }
+        let (lower, upper) = if place(first) < place(second) {
+            (first, second)
+        } else {
+            (second, first)
+        };
+        self.visit(granule, lower, visit) + self.visit(granule, upper, visit)
+    }
+
+    /// Calls `visit` with a node's block, if it is live; answers how many calls are under way with it.
+    #[inline(always)]
+    fn visit(&self, granule: usize, node: &Node, visit: &mut impl FnMut(usize, Entry)) -> usize {
+        let word = node.word.load(Acquire);
+        if word & STATE_MASK == LIVE {
+            let place = (word >> PLACE_SHIFT & PLACE_MASK) as usize;
+            visit(granule + (place << (SHIFT - PLACE_BITS)), entry(node, word));
+        }
+        usize::from(word & STATE_MASK == BUSY)
+    }
+
+    /// The node that hangs on another.
+    #[inline(always)]
+    fn behind(&self, node: &Node) -> Option<&'static Node> {
+        match node.next.load(Acquire) {
+            0 => None,
+            number => self.pool.node(number),
         }
     }
 
-    fn each_of_several(
+    fn each_of_several<'a>(
         &self,
         granule: usize,
-        mut number: u32,
+        first: &'a Node,
         visit: &mut impl FnMut(usize, Entry),
     ) -> usize {
-        let mut numbers = [0u32; 1 << PLACE_BITS];
+        let mut nodes: [Option<&'a Node>; 1 << PLACE_BITS] = [None; 1 << PLACE_BITS];
         let mut places = 0u32;
         let mut under_way = 0;
-        while let Some(node) = self.node(number) {
+        let mut next = Some(first);
+        while let Some(node) = next {
             let word = node.word.load(Acquire);
             match word & STATE_MASK {
                 LIVE => {
                     let place = (word >> PLACE_SHIFT & PLACE_MASK) as usize;
-                    if let Some(slot) = numbers.get_mut(place) {
-                        *slot = number;
+                    if let Some(slot) = nodes.get_mut(place) {
+                        *slot = Some(node);
                     }
                     places |= 1 << place;
                 }
                 BUSY => under_way += 1,
                 _ => {}
             }
-            number = node.next.load(Relaxed);
+            next = self.behind(node);
         }
         while places != 0 {
             let place = places.trailing_zeros() as usize;
             places &= places - 1;
-            if let Some(node) = numbers.get(place).and_then(|number| self.node(*number)) {
-                let entry = entry(node, node.word.load(Relaxed));
-                visit(granule + (place << (SHIFT - PLACE_BITS)), entry);
+            if let Some(node) = nodes.get(place).copied().flatten() {
+                let word = node.word.load(Relaxed);
+                let at = granule + (place << (SHIFT - PLACE_BITS));
+                visit(at, entry(node, word));
             }
         }
         under_way
-    }
-
-    /// The node of a number that a head or another node holds; `None` for 0.
-    #[inline(always)]
-    fn node(&self, number: u32) -> Option<&'static Node> {
-        if number == 0 {
-            return None;
-        }
-        self.pool.node(number)
     }
 
     /// The entry with the greatest address below `address` and not below `floor`.
@@ -488,10 +508,10 @@ impl<const SHIFT: u32> Table<SHIFT> {
         let granules = 1usize << (Self::LEAF_SHIFT - SHIFT);
         let mut granule = address.checked_sub(1)? >> SHIFT;
         while granule >= floor >> SHIFT {
-            match self.head(granule << SHIFT) {
-                Some(head) => {
+            match self.first(granule << SHIFT) {
+                Some(first) => {
                     let mut last = None;
-                    self.each_of(granule << SHIFT, head.load(Acquire), &mut |at, entry| {
+                    self.each_of(granule << SHIFT, first, &mut |at, entry| {
                         if at >= floor && at < address {
                             last = Some((at, entry));
                         }
@@ -510,7 +530,7 @@ impl<const SHIFT: u32> Table<SHIFT> {
 
     /// An upper bound of the number of blocks.
     pub(super) fn bound(&self) -> usize {
-        self.pool.taken.load(Relaxed) as usize
+        self.pool.taken.load(Relaxed) as usize + self.leaves() * LEAF
     }
 
     /// How many stretches of 2^[`Self::LEAF_SHIFT`] bytes blocks have begun in.
@@ -538,7 +558,7 @@ fn entry(node: &Node, word: u64) -> Entry {
 
 #[cfg(test)]
 mod tests {
-    use super::{Entry, Table};
+    use super::{Entry, LEAF, Node, Table};
     use std::collections::BTreeMap;
 
     fn block(size: usize, stack: u32) -> Entry {
@@ -589,8 +609,9 @@ mod tests {
             TABLE.remove(0x10_0000 + i * 32);
             TABLE.insert(0x10_0000 + i * 32, block(24, 1));
         }
-        let heads = 100_000 * 32 / 128 * 4;
-        assert!(TABLE.bound() * 16 + heads < 100_000 * 20);
+        let first = 100_000 * 32 / 128;
+        let further = TABLE.bound() - TABLE.leaves() * LEAF;
+        assert!((first + further) * size_of::<Node>() < 100_000 * 20);
     }
 
     #[test]
