@@ -31,9 +31,9 @@ impl<'a> Stretch<'a> {
         }
     }
 
-    /// Steps until another kind of stop, or until the instruction at `end` is reached. At each instruction of the sample
-    /// at which log and tail are not what they were, `look` judges them.
-    fn step(&mut self, tracee: &mut Tracee, end: u64, log: &Path, look: &dyn Fn()) -> Stop {
+    /// Steps until another kind of stop, or until the instruction at `end` is reached; without one, until a breakpoint is.
+    /// At each instruction of the sample at which log and tail are not what they were, `look` judges them.
+    fn step(&mut self, tracee: &mut Tracee, end: Option<u64>, log: &Path, look: &dyn Fn()) -> Stop {
         let mut place = Place {
             what: "death",
             plan: self.plan,
@@ -47,7 +47,7 @@ impl<'a> Stretch<'a> {
             }
             place.instruction += 1;
             place.address = tracee.ip();
-            if place.address == end {
+            if end.map_or_else(|| tracee.is_at_breakpoint(), |end| place.address == end) {
                 return stop;
             }
             if self.choice.takes(place.address) {
@@ -80,7 +80,10 @@ fn in_call(plan: &Plan, flush: bool, sample: Sample) -> Tally {
     let mut stretch = Stretch::of(plan, sample);
     let Target { tracee, told, .. } = &mut target;
     let look = || drop(judge(&log, &told.entries()));
-    assert_eq!(stretch.step(tracee, breakpoint, &log, &look), Stop::Trap);
+    assert_eq!(
+        stretch.step(tracee, Some(breakpoint), &log, &look),
+        Stop::Trap
+    );
     tracee.kill();
     look();
     stretch.tally
@@ -93,7 +96,7 @@ fn at_end(plan: &Plan, sample: Sample) -> Tally {
     let mut stretch = Stretch::of(plan, sample);
     let Target { tracee, told, .. } = &mut target;
     let look = || drop(judge(&log, &told.entries()));
-    let stop = stretch.step(tracee, breakpoint, &log, &look);
+    let stop = stretch.step(tracee, Some(breakpoint), &log, &look);
     match plan.scenario {
         "failing_execve" => {
             assert_eq!(stop, Stop::Trap);
@@ -125,7 +128,7 @@ fn in_threads(plan: &Plan, sample: Sample) -> Tally {
         assert_eq!(thread.resume(0), Stop::Trap, "the call comes");
         let breakpoint = thread.ip();
         assert_eq!(
-            stretch.step(&mut thread, breakpoint, &log, &look),
+            stretch.step(&mut thread, Some(breakpoint), &log, &look),
             Stop::Trap
         );
         if number == 0 {
@@ -167,7 +170,7 @@ fn in_child(plan: &Plan, sample: Sample) -> Tally {
         judge(&parents, &told.entries());
     };
     assert_eq!(
-        stretch.step(&mut child, breakpoint, &log, &look),
+        stretch.step(&mut child, Some(breakpoint), &log, &look),
         Stop::Trap
     );
     assert_eq!(child.resume(0), Stop::Exited(0));
@@ -206,8 +209,7 @@ fn at_start(plan: &Plan, sample: Sample) -> Tally {
         let entries = told.entries();
         judge_begun(&log, &entries, &|entries| drop(judge(&log, entries)));
     };
-    // The first breakpoint is a trap like a step; the byte before it tells which it is.
-    assert_eq!(stretch.step(tracee, 0, &log, &look), Stop::Trap);
+    assert_eq!(stretch.step(tracee, None, &log, &look), Stop::Trap);
     stretch.tally
 }
 
@@ -267,6 +269,11 @@ fn death_at_the_end_loses_no_returned_call() {
 #[test]
 fn death_of_a_new_child_loses_no_returned_call() {
     in_child(&Plan::scenario("clone", "malloc"), Sample::every(17)).all_well();
+}
+
+#[test]
+fn death_at_the_start_loses_no_returned_call() {
+    at_start(&Plan::calls("malloc"), Sample::every(97)).all_well();
 }
 
 #[test]

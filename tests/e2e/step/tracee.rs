@@ -169,6 +169,20 @@ impl Tracee {
         }
     }
 
+    /// Whether the last stop was at a breakpoint in the program, not behind a step.
+    pub(crate) fn is_at_breakpoint(&self) -> bool {
+        // SAFETY: the kernel writes one `siginfo_t`, for which all-zero is a valid value.
+        let info = unsafe {
+            let mut info: libc::siginfo_t = std::mem::zeroed();
+            let answer = libc::ptrace(libc::PTRACE_GETSIGINFO, self.id, 0, &raw mut info);
+            assert_eq!(answer, 0, "{}", io::Error::last_os_error());
+            info
+        };
+        // int3 has the kernel's own code, a step has TRAP_TRACE.
+        const SI_KERNEL: i32 = 0x80;
+        info.si_code == SI_KERNEL
+    }
+
     fn peek(&self, address: u64) -> u64 {
         // SAFETY: reads the tracee's memory; glibc's wrapper returns the word.
         unsafe { libc::ptrace(libc::PTRACE_PEEKDATA, self.id, address, 0) as u64 }
