@@ -8,6 +8,7 @@ pub mod baseline;
 pub mod decode;
 pub mod log;
 pub mod names;
+pub mod program;
 pub mod suppressions;
 pub mod tail;
 pub mod words;
@@ -20,7 +21,7 @@ use std::path::{Path, PathBuf};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 8] = [
+pub const TARGETS: [Target; 9] = [
     ("decode", decode::run),
     ("log", log::run),
     ("tail", tail::run),
@@ -29,6 +30,7 @@ pub const TARGETS: [Target; 8] = [
     ("baseline", baseline::run),
     ("names", names::run),
     ("words", words::run),
+    ("program", program::run),
 ];
 
 /// The directory of this process's files, in memory where that can be had.
