@@ -78,6 +78,8 @@ impl Choice {
 struct Tally {
     tried: usize,
     failed: usize,
+    /// Losses that docs/torture.md knows, with their reason.
+    known: usize,
 }
 
 impl Tally {
@@ -93,6 +95,7 @@ impl Tally {
     fn add(&mut self, other: Tally) {
         self.tried += other.tried;
         self.failed += other.failed;
+        self.known += other.known;
     }
 
     /// Asserts that something was tried and nothing failed.
@@ -105,10 +108,14 @@ impl Tally {
     /// Prints a line of the torture suite's table (`scripts/torture.d/README.md`), and asserts that nothing failed.
     #[track_caller]
     fn row(self, what: &str) {
-        let remarks = match Sample::thinned() {
-            1 => String::new(),
-            every => format!("only every {every}th"),
-        };
+        let mut remarks = Vec::new();
+        if self.known > 0 {
+            remarks.push(format!("and {} of the known kind", self.known));
+        }
+        if Sample::thinned() > 1 {
+            remarks.push(format!("only every {}th", Sample::thinned()));
+        }
+        let remarks = remarks.join("; ");
         println!("\nrow\t{what}\t{}\t{}\t{remarks}", self.tried, self.failed);
         self.all_well();
     }

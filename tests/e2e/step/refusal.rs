@@ -124,7 +124,21 @@ fn without_words_of_memspy(stderr: &[u8]) -> Vec<u8> {
         .collect()
 }
 
-fn refuse(host: Host, baseline: &Baseline, refusal: Refusal) {
+/// The one known way in which a log hides a loss (docs/torture.md): it is closed before an exec, as one that works leaves
+/// no other chance; the exec fails; and from then on each call of the shim's fails, too, so that nothing can take the
+/// end back. Such a log holds the calls before the exec, and nothing else.
+fn ends_as_if_exec_had_worked(
+    host: Host,
+    counts: &BTreeMap<String, usize>,
+    refusal: Refusal,
+) -> bool {
+    let before: BTreeMap<_, _> = [("free ", 100), ("malloc 20001", 100)].into();
+    let counts = counts.iter().map(|(call, count)| (&call[..], *count));
+    matches!(host, Host::Exec) && refusal.persistent && counts.eq(before)
+}
+
+/// Answers whether the loss was the known one.
+fn refuse(host: Host, baseline: &Baseline, refusal: Refusal) -> bool {
     let logs = TestDir::new();
     let run = run_refusing(&mut host.command(&logs), SHIM, refusal);
     let plain = &baseline.run;
@@ -140,13 +154,19 @@ fn refuse(host: Host, baseline: &Baseline, refusal: Refusal) {
         String::from_utf8_lossy(&plain.stderr),
         "{told}"
     );
+    let mut known = false;
     for (complete, counts) in counted(logs.path()) {
+        if complete && ends_as_if_exec_had_worked(host, &counts, refusal) {
+            known = true;
+            continue;
+        }
         assert!(
             !complete || baseline.counts.contains(&counts),
             "{told}: called complete: {counts:?}\nnot one of {:?}",
             baseline.counts
         );
     }
+    known
 }
 
 /// Refuses every `every`-th of all that can be refused.
@@ -164,7 +184,9 @@ fn refusals(host: Host, every: usize) -> Tally {
                         persistent,
                         error,
                     };
-                    tally.attempt(|| refuse(host, &baseline, refusal));
+                    let mut known = false;
+                    tally.attempt(|| known = refuse(host, &baseline, refusal));
+                    tally.known += usize::from(known);
                 }
             }
         }
