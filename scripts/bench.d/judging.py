@@ -18,11 +18,16 @@ TOOLS = ("native", "leaks fp", "LSan")
 
 
 def own_bytes(pid):
-    """The memory that only this process has; 0 when it is gone."""
+    """The memory that only this process has; 0 when it is gone. Once it has ended, what it shared with its parent can look
+    like its own while it is being read."""
     try:
         with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as rollup:
             fields = dict(line.split(":", 1) for line in rollup if ":" in line.split(" ")[0])
+        with open(f"/proc/{pid}/stat", encoding="ascii") as stat:
+            ended = stat.read().rpartition(")")[2].split()[0] in "ZX"
     except (OSError, ValueError):
+        return 0
+    if ended or "Private_Clean" not in fields:
         return 0
     return sum(int(fields[name].split()[0]) * 1024 for name in ("Private_Clean", "Private_Dirty"))
 
