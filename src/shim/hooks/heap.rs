@@ -8,6 +8,7 @@
 use crate::glibc::{self, Call, Chunk};
 use crate::real::{REAL, address, is_bootstrap};
 use crate::record::{heap_call, heap_call_at_once};
+use crate::slot::Slot;
 use crate::stack::Stack;
 use crate::unwind::Caller;
 use crate::{bootstrap, clock, leaks, log, settings, start, thread};
@@ -108,6 +109,22 @@ fn outcome(ptr: usize, failure: i32) -> Outcome {
     }
 }
 
+/// Where, and with what time, a call that gave out a block becomes a line; `None` if there may be more to tell.
+///
+/// # Safety
+/// `ptr` must be a block that nobody else knows yet, or 0.
+#[inline(always)]
+unsafe fn line_alone(ptr: usize) -> Option<(&'static Slot, u64)> {
+    if ptr == 0 || !settings::lines_only() || glibc::break_has_moved() {
+        return None;
+    }
+    let slot = thread::ready()?;
+    let t = clock::running();
+    // SAFETY: the caller vouches for the block.
+    let has_news = unsafe { Chunk::of(ptr).has_news() };
+    (!has_news).then_some((slot, t))
+}
+
 impl Function {
     /// Notes a call that gave out a block.
     ///
@@ -139,17 +156,10 @@ impl Function {
     /// As for [`Function::gave`].
     #[inline(always)]
     unsafe fn gave_at_once(&'static self, ptr: usize, asked: Asked) -> bool {
-        if ptr == 0 || !settings::lines_only() || glibc::break_has_moved() {
-            return false;
-        }
-        let Some(slot) = thread::ready() else {
+        // SAFETY: the caller vouches for the block.
+        let Some((slot, t)) = (unsafe { line_alone(ptr) }) else {
             return false;
         };
-        let t = clock::running();
-        // SAFETY: the block was given out just now, nobody else knows it.
-        if unsafe { Chunk::of(ptr).has_news() } {
-            return false;
-        }
         let line = Acquire {
             opening: self.tag,
             t,
@@ -490,18 +500,13 @@ impl Reallocation {
     /// As for [`Reallocation::done`].
     #[inline(always)]
     unsafe fn done_at_once(&self, function: &'static Function, ptr: usize, asked: Asked) -> bool {
-        let mapped = self.mapping.is_some();
-        if ptr == 0 || mapped || !settings::lines_only() || glibc::break_has_moved() {
+        if self.mapping.is_some() {
             return false;
         }
-        let Some(slot) = thread::ready() else {
+        // SAFETY: the caller vouches for the block.
+        let Some((slot, until)) = (unsafe { line_alone(ptr) }) else {
             return false;
         };
-        let until = clock::running();
-        // SAFETY: the block was given out just now, nobody else knows it.
-        if unsafe { Chunk::of(ptr).has_news() } {
-            return false;
-        }
         let line = Acquire {
             opening: function.tag,
             t: self.began,
