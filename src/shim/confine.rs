@@ -6,7 +6,6 @@
 
 use crate::flush::{self, Reach};
 use crate::{clock, file, image, pool, sys, tail, thread, unwind};
-use core::ffi::CStr;
 use core::sync::atomic::Ordering::SeqCst;
 
 /// A user id that stands for "as it is".
@@ -41,8 +40,9 @@ pub(crate) fn user(user: u32) {
     }
     let mask = sys::block_signals();
     // Where that can't be done the log ends here, and says so.
-    let _ = give(image::log_path(), user, file::is_log);
-    let _ = give(image::tail_path(), user, tail::is_tail);
+    let give = |fd, _: &sys::Stat| sys::fchown(fd, user);
+    let _ = file::with_ours(image::log_path(), file::is_log, give);
+    let _ = file::with_ours(image::tail_path(), tail::is_tail, give);
     sys::restore_signals(mask);
 }
 
@@ -70,16 +70,4 @@ fn gather() {
 /// Whether the buffer is empty and no interrupted line is about to be made in it.
 fn is_idle(slot: &crate::slot::Slot) -> bool {
     slot.is_empty() && thread::is_current(slot) && !slot.is_nested()
-}
-
-fn give(path: &CStr, user: u32, is_ours: fn(&sys::Stat) -> bool) -> sys::Result<()> {
-    let flags = libc::O_WRONLY | libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK;
-    let fd = sys::open(path, flags, 0)?;
-    let given = match sys::fstat(fd) {
-        Ok(stat) if is_ours(&stat) => sys::fchown(fd, user),
-        Ok(_) => Err(sys::Errno(libc::ESTALE)),
-        Err(errno) => Err(errno),
-    };
-    sys::close(fd);
-    given
 }

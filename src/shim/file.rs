@@ -31,19 +31,31 @@ pub(crate) unsafe fn write_log(from: *const u8, len: usize, offset: u64) -> Resu
     if offset.saturating_add(len as u64) > sys::rlimit(libc::RLIMIT_FSIZE) {
         return Err(Errno(libc::EFBIG));
     }
+    with_ours(image::log_path(), is_log, |fd, _| {
+        reserve::ahead(fd, offset, len);
+        // SAFETY: the caller vouches for the bytes.
+        unsafe { sys::pwrite_all(fd, from, len, offset) }
+    })
+}
+
+/// Opens a file for writing, makes sure that it is the one meant, and closes it again when `act` is done.
+///
+/// # Errors
+/// ESTALE when another file has the name, else what the kernel or `act` says.
+pub(crate) fn with_ours(
+    path: &CStr,
+    is_ours: fn(&sys::Stat) -> bool,
+    act: impl FnOnce(i32, &sys::Stat) -> Result<()>,
+) -> Result<()> {
     let flags = libc::O_WRONLY | libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK;
-    let fd = sys::open(image::log_path(), flags, 0)?;
-    let written = match sys::fstat(fd) {
-        Ok(stat) if is_log(&stat) => {
-            reserve::ahead(fd, offset, len);
-            // SAFETY: the caller vouches for the bytes.
-            unsafe { sys::pwrite_all(fd, from, len, offset) }
-        }
+    let fd = sys::open(path, flags, 0)?;
+    let done = match sys::fstat(fd) {
+        Ok(stat) if is_ours(&stat) => act(fd, &stat),
         Ok(_) => Err(Errno(libc::ESTALE)),
         Err(errno) => Err(errno),
     };
     sys::close(fd);
-    written
+    done
 }
 
 /// Whether this is the log.

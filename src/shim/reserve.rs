@@ -48,18 +48,11 @@ pub(crate) fn give_back() {
     if matches!(END.load(Relaxed), 0 | NEVER) || !is_only_thread() {
         return;
     }
-    let flags = libc::O_WRONLY | libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK;
-    let Ok(fd) = sys::open(image::log_path(), flags, 0) else {
-        return;
-    };
-    if let Ok(stat) = sys::fstat(fd)
-        && file::is_log(&stat)
-    {
-        // What can't be given back stays; it is no harm.
-        let _ = sys::truncate(fd, stat.size);
+    // What can't be given back stays; it is no harm.
+    let _ = file::with_ours(image::log_path(), file::is_log, |fd, stat| {
         END.store(0, Relaxed);
-    }
-    sys::close(fd);
+        sys::truncate(fd, stat.size)
+    });
 }
 
 /// Whether the process has no other thread. Each is a directory in this one.
