@@ -6,6 +6,7 @@
 use crate::damage::Damage;
 use crate::event::{End, Event, What};
 use crate::index::Block;
+use crate::lineage::Lineage;
 use crate::log::Log;
 use crate::merge::Step;
 use crate::tail::Tail;
@@ -120,19 +121,30 @@ fn some(count: u64, noun: &str) -> String {
     format!("{count} {noun}{s}")
 }
 
-/// The lines of a log that bear witness about it, collected while it is gone through.
-#[derive(Debug, Default)]
+/// The lines of a log that bear witness about it and about other programs, collected while it is gone through.
+#[derive(Debug)]
 pub(crate) struct Witness {
     end: Option<End>,
     stopped: Option<String>,
     lost: u64,
+    pub(crate) lineage: Lineage,
 }
 
 impl Witness {
+    /// Of a log of which no event has been read.
+    pub(crate) fn new(log: &Log) -> Witness {
+        Witness {
+            end: None,
+            stopped: None,
+            lost: 0,
+            lineage: Lineage::new(log),
+        }
+    }
+
     #[inline]
     pub(crate) fn step(&mut self, step: &Step) {
         if let Event {
-            what: What::End(_) | What::Stopped { .. } | What::Resumed { .. },
+            what: What::End(_) | What::Stopped { .. } | What::Resumed { .. } | What::Spawn { .. },
             ..
         } = step.event
         {
@@ -141,6 +153,7 @@ impl Witness {
     }
 
     fn note(&mut self, what: &What) {
+        self.lineage.take(what);
         match what {
             What::End(end) => {
                 self.lost = self.lost.max(end.lost);

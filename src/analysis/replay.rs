@@ -4,6 +4,7 @@ use crate::complete::{Completeness, Witness};
 use crate::damage::Damage;
 use crate::error::Error;
 use crate::event::{Address, Parent};
+use crate::lineage::Lineage;
 use crate::log::Log;
 use crate::merge::{Cut, Merge, Sink, Step};
 use crate::model::{Change, Memory};
@@ -83,6 +84,8 @@ pub struct Outcome {
     pub events: u64,
     /// The time of the last event, nanoseconds since the image started.
     pub last_t: u64,
+    /// What the log tells of other programs.
+    pub lineage: Lineage,
 }
 
 /// Where a forked child's first blocks came from.
@@ -116,7 +119,7 @@ pub fn replay<V: Visitor>(log: &Log, visitor: &mut V) -> Result<Outcome, Error> 
     let mut stage = Stage {
         memory,
         visitor,
-        witness: Witness::default(),
+        witness: Witness::new(log),
         events: 0,
         last_t: 0,
     };
@@ -131,6 +134,7 @@ pub fn replay<V: Visitor>(log: &Log, visitor: &mut V) -> Result<Outcome, Error> 
         inheritance,
         events: stage.events,
         last_t: stage.last_t,
+        lineage: stage.witness.lineage,
     })
 }
 

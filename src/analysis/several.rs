@@ -132,7 +132,7 @@ impl Running {
         Running {
             merge: Merge::new(Rc::clone(&log)),
             memory: blocks.then(|| inherited(&log, 0).0),
-            witness: Witness::default(),
+            witness: Witness::new(&log),
             log,
         }
     }

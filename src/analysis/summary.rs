@@ -5,6 +5,7 @@ use crate::damage::Damage;
 use crate::error::Error;
 use crate::event::{Event, Start, Via, What};
 use crate::histogram::Histogram;
+use crate::lineage::Lineage;
 use crate::log::Log;
 use crate::merge::{Half, Step};
 use crate::model::{Change, Counts, Level, Mapped, Memory, Oddities, Peak};
@@ -55,6 +56,9 @@ pub struct Summary {
     pub space: SpaceAnswer,
     /// The threads in the order of their numbers.
     pub threads: Vec<ThreadAnswer>,
+    /// What the log tells of other programs.
+    #[serde(skip)]
+    pub lineage: Lineage,
 }
 
 /// What is said of the heap's blocks.
@@ -456,6 +460,7 @@ impl Tally {
             completeness: outcome.completeness,
             damage: outcome.damage,
             inheritance: outcome.inheritance,
+            lineage: outcome.lineage,
         }
     }
 }

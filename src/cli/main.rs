@@ -31,6 +31,7 @@ mod one_log;
 mod preflight;
 mod profile;
 mod progress;
+mod recorded;
 mod recover;
 mod run;
 mod shim_file;

@@ -6,14 +6,13 @@ use std::io::{self, Write as _};
 use std::path::PathBuf;
 
 use clap::ValueEnum;
-use memspy_analysis::log::Log;
-use memspy_analysis::summary::Summary;
 
 use crate::colour::Colour;
 use crate::exit::{self, Failure};
 use crate::launch::{Ended, Launch};
 use crate::log_dir::LogDir;
 use crate::preflight::Program;
+use crate::recorded::Recorded;
 use crate::shim_file;
 use crate::summary;
 use crate::terminal::{say, show};
@@ -208,7 +207,9 @@ fn report(directory: &LogDir, ended: &Ended, args: &Args, follow: bool) {
             return;
         }
     };
-    for sentence in untraced(&logs, ended.pid, follow) {
+    let summarise = !args.quiet && args.settings.has_events() && are_short(&logs);
+    let recorded = Recorded::read(&logs, summarise);
+    for sentence in untraced(&recorded.images, ended.pid, follow) {
         say(&format!("warning: {sentence}"));
     }
     if logs.is_empty() {
@@ -221,38 +222,26 @@ fn report(directory: &LogDir, ended: &Ended, args: &Args, follow: bool) {
             ended.words(),
             logs.len()
         ));
-        if args.settings.has_events() {
-            summarise(&logs, &place);
-        } else {
-            say(&format!(
+        match recorded.summaries {
+            _ if !args.settings.has_events() => say(&format!(
                 "see what was not freed with: memspy leaks {place}"
-            ));
+            )),
+            None => say(&format!("long logs; see them with: memspy summary {place}")),
+            Some(Ok(summaries)) => {
+                let text = summary::report(&summaries, Colour::of_stderr());
+                // Standard error may be closed or full; the logs are there all the same.
+                let _ = io::stderr().write_all(format!("\n{text}").as_bytes());
+            }
+            Some(Err(error)) => say(&format!("can't summarise: {error}")),
         }
     }
 }
 
-/// Prints the summary of the logs on standard error, if they can be read in a moment.
-fn summarise(logs: &[PathBuf], place: &str) {
+/// Whether the logs can be summarised in a moment.
+fn are_short(logs: &[PathBuf]) -> bool {
     let bytes = logs
         .iter()
         .filter_map(|log| fs::metadata(log).ok())
         .map(|log| log.len());
-    if bytes.sum::<u64>() > SUMMARY_MAX {
-        say(&format!("long logs; see them with: memspy summary {place}"));
-        return;
-    }
-    let opened = Log::open_all(logs);
-    let summaries = opened.and_then(|logs| {
-        logs.iter()
-            .map(Summary::read)
-            .collect::<Result<Vec<_>, _>>()
-    });
-    match summaries {
-        Ok(summaries) => {
-            let text = summary::report(&summaries, Colour::of_stderr());
-            // Standard error may be closed or full; the logs are there all the same.
-            let _ = io::stderr().write_all(format!("\n{text}").as_bytes());
-        }
-        Err(error) => say(&format!("can't summarise: {error}")),
-    }
+    bytes.sum::<u64>() <= SUMMARY_MAX
 }

@@ -5,22 +5,17 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use memspy_analysis::lineage::{Lineage, NO_LOG, lost_children, lost_images};
-use memspy_analysis::log::Log;
 use memspy_analysis::printable;
 
 use crate::preflight::Program;
 
-/// Says, one sentence each, which programs of the tree were not recorded. `root` is the launched process; its children
-/// are looked for where `follow`.
-pub(crate) fn untraced(logs: &[PathBuf], root: u32, follow: bool) -> Vec<String> {
+/// Says, one sentence each, which programs of the tree were not recorded. `images` is what each log tells, `root` the
+/// launched process; its children are looked for where `follow`.
+pub(crate) fn untraced(images: &[Lineage], root: u32, follow: bool) -> Vec<String> {
     let mut sentences = Vec::new();
-    let readable = logs.iter().filter_map(|path| Log::open(path).ok());
-    let images: Vec<Lineage> = readable
-        .filter_map(|log| Lineage::read(&log).ok())
-        .collect();
     let images: Vec<&Lineage> = images.iter().collect();
     if !images.iter().any(|image| image.pid == root) {
         sentences.push(format!(
@@ -74,7 +69,9 @@ pub(crate) fn reason(path: &[u8]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::recorded::Recorded;
     use std::fs;
+    use std::path::PathBuf;
 
     /// A directory that is removed again.
     struct Logs(PathBuf);
@@ -100,6 +97,15 @@ mod tests {
         }
     }
 
+    /// What is said of the programs of these logs, however they are read.
+    fn said(paths: &[PathBuf], root: u32, follow: bool) -> Vec<String> {
+        let [gone_through, searched] =
+            [true, false].map(|summarise| Recorded::read(paths, summarise).images);
+        let sentences = untraced(&gone_through, root, follow);
+        assert_eq!(untraced(&searched, root, follow), sentences);
+        sentences
+    }
+
     const SHELL: &str = r#"{"op":"start","v":1,"pid":7,"start_ticks":5,"mono_ns":10,"exe":"/bin/sh"}
 {"op":"spawn","t":4,"pid":8,"path":"/bin/\u001benv"}
 {"op":"end","t":9,"how":"execve"}
@@ -108,7 +114,7 @@ mod tests {
     #[test]
     fn what_became_of_a_process_and_its_child_is_said_without_control_characters() {
         let (_directory, paths) = Logs::new("lonely", &[SHELL]);
-        let sentences = untraced(&paths, 7, true);
+        let sentences = said(&paths, 7, true);
         let [became, began] = sentences.as_slice() else {
             panic!("{sentences:?}");
         };
@@ -122,7 +128,7 @@ mod tests {
     #[test]
     fn children_are_not_missed_where_nobody_follows_them() {
         let (_directory, paths) = Logs::new("alone", &[SHELL]);
-        assert_eq!(untraced(&paths, 7, false).len(), 1);
+        assert_eq!(said(&paths, 7, false).len(), 1);
     }
 
     #[test]
@@ -131,7 +137,7 @@ mod tests {
             "no-root",
             &["", "\0{", SHELL.lines().next().unwrap_or_default()],
         );
-        let sentences = untraced(&paths, 6, true);
+        let sentences = said(&paths, 6, true);
         assert!(
             sentences.len() == 1 && sentences[0].contains("pid 6"),
             "{sentences:?}"

@@ -96,7 +96,7 @@ impl Evidence {
             memory: outcome.memory,
             events_only,
             live,
-            lineage: watch.lineage,
+            lineage: outcome.lineage,
             points: if events_only {
                 watch.points
             } else {
@@ -307,7 +307,8 @@ struct Watch<'a> {
     /// And what of the window was live at its end.
     live_then: Option<Vec<Held>>,
     events_only: bool,
-    lineage: Lineage,
+    /// CLOCK_MONOTONIC when the image started, nanoseconds.
+    began: u64,
     allocs: u64,
     mmaps: u64,
     now: u64,
@@ -324,7 +325,7 @@ impl<'a> Watch<'a> {
             points: Vec::new(),
             live_then: None,
             events_only: false,
-            lineage: Lineage::default(),
+            began: 0,
             allocs: 0,
             mmaps: 0,
             now: 0,
@@ -372,7 +373,7 @@ impl<'a> Watch<'a> {
         }
         self.peak = self.peak.max(self.now);
         self.levels
-            .record(self.lineage.began.saturating_add(time), self.now);
+            .record(self.began.saturating_add(time), self.now);
     }
 
     fn leak(&mut self, line: &event::Leak, stack: StackId) {
@@ -402,7 +403,7 @@ impl<'a> Watch<'a> {
 impl Visitor for Watch<'_> {
     fn begin(&mut self, log: &Log, _memory: &Memory) {
         if let Some(start) = log.start() {
-            self.lineage = Lineage::new(start);
+            self.began = start.mono_ns;
         }
         self.events_only = log.start().is_some_and(|start| &*start.mode == "events");
     }
@@ -426,9 +427,6 @@ impl Visitor for Watch<'_> {
                     groups: Vec::new(),
                     unknown: 0,
                 });
-            }
-            What::Spawn { .. } | What::End(_) | What::Resumed { .. } => {
-                self.lineage.take(&step.event.what);
             }
             What::Mark { name, generation } => {
                 let mark = Mark {

@@ -65,9 +65,8 @@ impl Trial {
 }
 
 fn of_logs(args: &Args) -> anyhow::Result<Trial> {
-    let logs = Log::open_all(&args.logs)?;
     let window = args.window.window();
-    let read = logs.iter().map(|log| Evidence::read(log, &window));
+    let read = Log::each(&args.logs)?.map(|log| Evidence::read(&log?, &window));
     let evidence = read.collect::<Result<_, _>>()?;
     Ok(Trial {
         evidence,
