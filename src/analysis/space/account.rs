@@ -93,18 +93,19 @@ struct Coming {
     maps: Vec<Map>,
 }
 
-/// A call that changed the address space, or the line of what libc has made.
+/// What a line tells of the address space, and when.
 #[derive(Debug)]
 struct Recent {
     t: u64,
-    tid: u32,
     what: Touch,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum Touch {
+    /// A call changed this range.
     Range(Address, Address),
-    Made(Made),
+    /// This thread (the kernel's number) has something of libc's ready.
+    Made(u32, Made),
 }
 
 /// What libc makes in several steps, of which the log has one line at the end.
@@ -169,14 +170,12 @@ impl Space {
             What::Map(map) => self.map(map, step.time, memory),
             What::Thread { thread, sp, .. } if *sp != 0 => {
                 self.stacks.push((*thread, *sp));
-                self.remember(step, Touch::Made(Made::Stack(*sp)));
-                self.made(tid, Made::Stack(*sp));
+                self.touch(step, Touch::Made(tid, Made::Stack(*sp)));
             }
             what => {
                 self.releases.remove(&tid);
                 if let Some((from, to)) = self.layout.apply(step) {
-                    self.remember(step, Touch::Range(from, to));
-                    self.resolve(tid, from, to);
+                    self.touch(step, Touch::Range(from, to));
                     let release = matches!(what, What::Munmap(_) | What::Brk(_))
                         || step.half == crate::merge::Half::Release;
                     if release {
@@ -186,22 +185,22 @@ impl Space {
                 if let What::Arena(arena) = what
                     && arena.change == ArenaChange::Made
                 {
-                    self.remember(step, Touch::Made(Made::Heap(arena.base)));
-                    self.made(tid, Made::Heap(arena.base));
+                    self.touch(step, Touch::Made(tid, Made::Heap(arena.base)));
                 }
             }
         }
     }
 
-    fn remember(&mut self, step: &Step, what: Touch) {
+    /// What a line tells may have been met half done by the last snapshot, and by the one that is being taken.
+    fn touch(&mut self, step: &Step, what: Touch) {
         if self.recent.len() == RECENT {
             self.recent.pop_front();
         }
-        self.recent.push_back(Recent {
-            t: step.time,
-            tid: step.event.tid,
-            what,
-        });
+        self.recent.push_back(Recent { t: step.time, what });
+        match what {
+            Touch::Range(from, to) => self.resolve(step.event.tid, from, to),
+            Touch::Made(tid, made) => self.made(tid, made),
+        }
     }
 
     /// A thread's line tells that something is ready, of which a snapshot may have met the making.
@@ -271,35 +270,32 @@ impl Space {
             && let Some(coming) = self.coming.take()
         {
             // Nobody knows whether the kernel wrote its list before or after these.
-            let meanwhile = |recent: &&Recent| recent.t >= coming.since;
-            let meanwhile: Vec<(u32, Touch)> = self
-                .recent
-                .iter()
+            let meanwhile = |recent: &Recent| recent.t >= coming.since;
+            let mut touched = Vec::new();
+            let mut made = Vec::new();
+            for recent in std::mem::take(&mut self.recent)
+                .into_iter()
                 .rev()
                 .take_while(meanwhile)
-                .map(|recent| (recent.tid, recent.what))
-                .collect();
-            self.settle(&coming, &meanwhile, t, memory);
-            for (tid, what) in meanwhile {
-                if let Touch::Made(made) = what {
-                    self.made(tid, made);
+            {
+                match recent.what {
+                    Touch::Range(from, to) => touched.push((from, to)),
+                    Touch::Made(tid, what) => made.push((tid, what)),
                 }
             }
-            self.recent.clear();
+            self.settle(&coming, &touched, t, memory);
+            for (tid, what) in made {
+                self.made(tid, what);
+            }
         }
     }
 
     /// Compares the layout with a snapshot, and makes the snapshot the layout, but for what was touched meanwhile: there
     /// the calls know the end.
-    fn settle(&mut self, coming: &Coming, meanwhile: &[(u32, Touch)], t: u64, memory: &Memory) {
+    fn settle(&mut self, coming: &Coming, touched: &[(Address, Address)], t: u64, memory: &Memory) {
         let Coming {
             head, tid, maps, ..
         } = coming;
-        let range = |(_, what): &(u32, Touch)| match *what {
-            Touch::Range(from, to) => Some((from, to)),
-            Touch::Made(_) => None,
-        };
-        let touched: Vec<(Address, Address)> = meanwhile.iter().filter_map(range).collect();
         let first = self.accounts.is_empty();
         let evidence = Evidence {
             memory,
@@ -312,7 +308,7 @@ impl Space {
         let mut differences: Vec<Difference> = Vec::new();
         let mut kept: Vec<(Address, Piece)> = Vec::new();
         self.bare.clear();
-        for (from, to, piece, map) in side_by_side(&self.layout, maps, &touched) {
+        for (from, to, piece, map) in side_by_side(&self.layout, maps, touched) {
             let same = matches!((piece, map), (Some((at, piece)), Some(map)) if agree(at, piece, from, map));
             let inside = |(start, end): &(Address, Address)| *start <= from && to <= *end;
             let meanwhile = !same && !first && touched.iter().any(inside);
