@@ -3,6 +3,8 @@
 //! 48 bytes for each block; no event is read. Where a hop does not land on a block line, the way
 //! is found again at the next line that is one.
 
+mod aside;
+
 use crate::damage::Damage;
 use crate::decode::{self, BadLine, MAX_LINE};
 use crate::error::Error;
@@ -10,6 +12,8 @@ use crate::event::{BlockLine, Event, Start, What};
 use crate::lines::Lines;
 use crate::source::Source;
 use crate::tail::{Piece, Tail};
+use aside::{CutShort, is_cut_head};
+use memchr::memchr;
 use std::path::Path;
 
 /// A run of one thread's lines.
@@ -112,7 +116,7 @@ pub(crate) struct Index {
     pub(crate) start_text: Vec<u8>,
     /// All blocks, by thread and number.
     pub(crate) blocks: Vec<Block>,
-    /// Threads that are known to have ended.
+    /// The last numbers of threads that are known to have ended, and others that were given out for certain.
     pub(crate) last: Vec<(u32, u64)>,
     /// The latest pair of (`at`, `mono_ns`).
     pub(crate) clock: Option<(u64, u64)>,
@@ -148,6 +152,7 @@ pub(crate) fn build(source: &Source, tail: Option<&Tail>, from: u64) -> Result<I
         blocks_seen: false,
         loose_lines: 0,
         first_bad: None,
+        cut_short: None,
     };
     builder.walk()?;
     builder.finish(tail)
@@ -163,6 +168,7 @@ struct Builder<'a> {
     blocks_seen: bool,
     loose_lines: u64,
     first_bad: Option<BadLine>,
+    cut_short: Option<CutShort>,
 }
 
 impl Builder<'_> {
@@ -191,9 +197,11 @@ impl Builder<'_> {
             } else if text[0] == 0 {
                 let nuls = text.iter().take_while(|byte| **byte == 0).count();
                 self.at = (self.at + nuls as u64).min(self.border());
+            } else if self.skip_cut_head(text) {
+                continue;
             } else if text.starts_with(BLOCK_OPENING) {
-                let text = text.to_vec();
-                self.block(&text)?;
+                let end = memchr(0, text).unwrap_or(text.len());
+                self.block(&window[..end])?;
             } else if text.starts_with(START_OPENING) && self.at != self.from {
                 break;
             } else {
@@ -231,6 +239,10 @@ impl Builder<'_> {
             return Ok(());
         };
         self.blocks_seen = true;
+        let lines = self.at + len as u64;
+        if self.skip_cut(&event, head, lines)? {
+            return Ok(());
+        }
         if let (Some(at), Some(mono_ns)) = (head.at, head.mono_ns)
             && self.index.clock.is_none_or(|(before, _)| before <= at)
         {
@@ -243,7 +255,6 @@ impl Builder<'_> {
             let end = head.n.saturating_add(head.events).saturating_sub(1);
             self.index.last.push((head.thread, end));
         }
-        let lines = self.at + len as u64;
         let end = lines.saturating_add(head.bytes);
         let fits = head.bytes <= MAX_BLOCK && self.leads_on(end, head.bytes > 0)?;
         self.at = lines;
@@ -267,11 +278,10 @@ impl Builder<'_> {
         let mut around = [0; 1 + BLOCK_OPENING.len()];
         let got = self.source.read_at(&mut around, end - 1)?;
         let (before, after) = around[..got].split_at(got.min(1));
+        // A block line may be cut, too.
+        let after = &after[..memchr(0, after).unwrap_or(after.len())];
         let closed = !has_lines || matches!(before, b"\n" | b"\0");
-        let opened = after.is_empty()
-            || after[0] == 0
-            || BLOCK_OPENING.starts_with(after)
-            || after == START_OPENING;
+        let opened = BLOCK_OPENING.starts_with(after) || after == START_OPENING;
         Ok(closed && (opened || end == self.border()))
     }
 
@@ -324,7 +334,9 @@ impl Builder<'_> {
         while let Some(line) = lines.next()? {
             let text = line.text.unwrap_or_default();
             let is_start = text.starts_with(START_OPENING);
-            if text.starts_with(BLOCK_OPENING) || (is_start && line.at != self.from) {
+            let is_block = text.starts_with(BLOCK_OPENING)
+                || (self.index.start.is_some() && is_cut_head(text));
+            if is_block || (is_start && line.at != self.from) {
                 self.at = line.at;
                 return Ok(());
             }
@@ -399,6 +411,9 @@ impl Builder<'_> {
         self.index.file_order = !self.blocks_seen && self.loose_lines > 0;
         if self.blocks_seen {
             self.index.damage.stray_lines += self.loose_lines;
+        }
+        if let Some(tail) = tail {
+            self.doubt_cut_short(tail.control.log_end);
         }
         self.index
             .blocks

@@ -5,11 +5,11 @@
 use crate::decode::MAX_LINE;
 use crate::error::Error;
 use crate::source::Source;
-use memchr::memchr;
+use memchr::memchr2;
 
 const STEP: usize = 1 << 18;
 
-/// A cursor over lines. NULs before a line are skipped.
+/// A cursor over lines. NULs between them are skipped; a line that they cut ends there.
 pub(crate) struct Lines<'a> {
     source: &'a Source,
     /// Position of `buf[0]`.
@@ -23,9 +23,9 @@ pub(crate) struct Lines<'a> {
 pub(crate) struct Line<'b> {
     /// Position of its first byte.
     pub(crate) at: u64,
-    /// Position behind its newline.
+    /// Position behind it and its newline.
     pub(crate) end: u64,
-    /// Its text with the newline; `None` when it is longer than [`MAX_LINE`].
+    /// Its text with the newline, if it has one; `None` when it is longer than [`MAX_LINE`].
     pub(crate) text: Option<&'b [u8]>,
 }
 
@@ -41,7 +41,7 @@ impl<'a> Lines<'a> {
         }
     }
 
-    /// The next line; `None` at the end. The last one may lack its newline.
+    /// The next line; `None` at the end.
     pub(crate) fn next(&mut self) -> Result<Option<Line<'_>>, Error> {
         let mut looked = 0;
         loop {
@@ -53,8 +53,9 @@ impl<'a> Lines<'a> {
                 self.from += nuls;
             }
             let text = &self.buf[self.from..];
-            if let Some(newline) = memchr(b'\n', &text[looked..]) {
-                return Ok(Some(self.take(looked + newline + 1)));
+            if let Some(end) = memchr2(b'\n', 0, &text[looked..]) {
+                let newline = usize::from(text[looked + end] == b'\n');
+                return Ok(Some(self.take(looked + end + newline)));
             }
             looked = text.len();
             if looked > MAX_LINE {
@@ -85,8 +86,9 @@ impl<'a> Lines<'a> {
             if self.fill()? == 0 {
                 break;
             }
-            if let Some(newline) = memchr(b'\n', &self.buf[self.from..]) {
-                self.from += newline + 1;
+            let text = &self.buf[self.from..];
+            if let Some(end) = memchr2(b'\n', 0, text) {
+                self.from += end + usize::from(text[end] == b'\n');
                 break;
             }
         }

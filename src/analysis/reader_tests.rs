@@ -469,6 +469,89 @@ fn a_flush_that_death_cut_short_is_taken_from_the_tail() {
     }
 }
 
+/// A log with a block of stream 0 that is to be cut: what stands before it, the block, and a thread's block behind it.
+fn aside(lines: &[&str]) -> (TestLog, String, String) {
+    let mut log = TestLog::new("");
+    log.block(1, &[&malloc(10, 1, 0x10)]);
+    log.block(0, &[&malloc(15, 2, 0x20)]);
+    let aside = log.make_block(0, lines, "");
+    let after = log.make_block(1, &[&malloc(25, 8, 0x80)], "");
+    (log, aside, after)
+}
+
+/// The tail of an image whose thread 1 has so many events in the log, and nothing else.
+fn emptied_tail(events: u64, log_end: usize) -> Vec<u8> {
+    let buffer = TestBuffer {
+        thread: 1,
+        first_n: events + 1,
+        ..TestBuffer::default()
+    };
+    tail(log_end as u64, 1, 0, &[buffer])
+}
+
+#[test]
+fn a_write_of_a_thread_without_a_buffer_that_death_cut_is_a_call_that_had_not_returned() {
+    let (one, more) = (malloc(20, 4, 0x40), malloc(21, 16, 0x100));
+    for lines in [&[&one[..]][..], &[&one, &more, &more]] {
+        let (log, aside, after) = aside(lines);
+        for (arrived, followed) in (0..aside.len()).flat_map(|at| [(at, false), (at, true)]) {
+            let mut text = log.text.clone() + &aside[..arrived];
+            let mut log_end = log.text.len() + aside.len();
+            let mut events = 1;
+            if followed {
+                text.push_str(&"\0".repeat(aside.len() - arrived));
+                text.push_str(&after);
+                log_end += after.len();
+                events = 2;
+            }
+            let place = Place::new();
+            let path = place.write(text.as_bytes());
+            let tail_path = place.path("memspy.cat.4711.jsonl.tail");
+            std::fs::write(&tail_path, emptied_tail(events, log_end)).expect("writable");
+            let expected = if followed { level(11, 3) } else { level(3, 2) };
+            for recovered in [false, true] {
+                if recovered {
+                    recover(&path, true).expect("recovers");
+                }
+                let (_, outcome) = read(&path);
+                let what = format!("{arrived} {followed} {recovered}");
+                assert_eq!(outcome.completeness.reasons, [], "{what}");
+                assert!(outcome.damage.is_none(), "{what}: {:?}", outcome.damage);
+                assert_eq!(outcome.memory.heap.now(), expected, "{what}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_cut_write_is_a_loss_where_numbers_or_bytes_tell_that_its_call_had_returned() {
+    let call = malloc(20, 4, 0x40);
+    let (log, aside, after) = aside(&[&call]);
+    let place = Place::new();
+    let tail_path = place.path("memspy.cat.4711.jsonl.tail");
+    for arrived in 1..aside.len() {
+        let cut = log.text.clone() + &aside[..arrived];
+        let filled = cut.clone() + &"\0".repeat(aside.len() - arrived);
+
+        let path = place.write((filled.clone() + &block(0, 3, &[&call], "")).as_bytes());
+        std::fs::write(&tail_path, emptied_tail(1, 0)).expect("writable");
+        let later_number = read(&path).1.completeness;
+        assert!(!later_number.complete, "{arrived}");
+
+        let log_end = cut.len() + aside.len() + 5000;
+        std::fs::write(&tail_path, emptied_tail(1, log_end)).expect("writable");
+        let path = place.write(cut.as_bytes());
+        assert!(!read(&path).1.completeness.complete, "{arrived}: bytes");
+        std::fs::remove_file(&tail_path).expect("removable");
+
+        let mut ended = log.clone();
+        ended.text = filled + &after;
+        let path = place.write(ended.end(1, 70).text.as_bytes());
+        let vouched = read(&path).1.completeness;
+        assert!(!vouched.complete, "{arrived}: the end vouches for it");
+    }
+}
+
 #[test]
 fn a_tail_block_that_stands_in_the_log_counts_once() {
     let place = Place::new();
