@@ -54,11 +54,13 @@ fn close(how: &str, exec: bool, caller: Caller) {
     if settings::leaks() {
         leaks::write(if exec { "exec" } else { "exit" }, caller);
     }
-    if settings::get().maps
-        && let Ok(mut scratch) = snapshot::scratch()
-    {
-        snapshot::add(&mut scratch, "exit");
-        let _ = scratch.write();
+    let mut scratch = match settings::get().maps {
+        true => snapshot::scratch().ok(),
+        false => None,
+    };
+    if let Some(scratch) = &mut scratch {
+        snapshot::add(scratch, "exit");
+        let _ = scratch.write_out();
     }
     EXEC_TID.store(if exec { sys::gettid() } else { 0 }, Relaxed);
     image::set_state(state::DIRECT);
@@ -71,7 +73,10 @@ fn close(how: &str, exec: bool, caller: Caller) {
     for slot in pool::owned() {
         all &= take_out(slot, me);
     }
-    let ended = write_end(how).is_ok();
+    let ended = scratch
+        .map_or_else(|| Scratch::new(64 << 10), Ok)
+        .and_then(|scratch| write_end(how, scratch))
+        .is_ok();
     reserve::give_back();
     if ended && all && sys::unlink(image::tail_path()).is_ok() {
         TAIL_IS_GONE.store(true, Relaxed);
@@ -119,8 +124,7 @@ fn is_taken_out(slot: &Slot) -> bool {
     false
 }
 
-fn write_end(how: &str) -> sys::Result<()> {
-    let mut scratch = Scratch::new(64 << 10)?;
+fn write_end(how: &str, mut scratch: Scratch) -> sys::Result<()> {
     let now = clock::before();
     scratch.line(const { &tag(Op::End) }, |line| {
         line.num(const { &key("t") }, now);

@@ -7,13 +7,19 @@ use core::ffi::CStr;
 use memspy_log::tail::control;
 
 /// Creates a file that must not exist yet, mode 0600, never through a link.
-pub(crate) fn create(path: &CStr) -> Result<i32> {
+pub(crate) fn create(path: &CStr) -> Result<(i32, sys::Stat)> {
     let flags = libc::O_RDWR | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW | libc::O_CLOEXEC;
     let fd = sys::open(path, flags, 0o600)?;
+    let stat = sys::fstat(fd).inspect_err(|_| {
+        sys::close(fd);
+        let _ = sys::unlink(path);
+    })?;
     // The umask may have taken from the mode; without it the log could not be opened a second time.
     // Where modes can't be set there is nothing to mend.
-    let _ = sys::fchmod(fd, 0o600);
-    Ok(fd)
+    if stat.mode & 0o7777 != 0o600 {
+        let _ = sys::fchmod(fd, 0o600);
+    }
+    Ok((fd, stat))
 }
 
 /// Writes `len` bytes at `offset` of the log.

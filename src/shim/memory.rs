@@ -5,21 +5,43 @@
 
 use crate::{image, sys};
 use core::alloc::{GlobalAlloc, Layout};
+use core::cell::UnsafeCell;
 use core::ptr::{NonNull, null_mut};
 use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering::*};
 
 const CHUNK: usize = 256 * 1024;
+/// Length of the first chunk, which most processes do not use up: it is part of the library, not a mapping more that is
+/// made, copied by each fork and listed in each snapshot.
+const FIRST: usize = 64 * 1024;
 
 /// Flags for mmap(2): private zeroed memory that costs nothing until it is used.
 pub(crate) const ZEROED: i32 = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
 
-/// The head of a chunk: what is used of it, itself included.
+/// Flag for mmap(2): no huge pages (Linux 6.7; before that, it means nothing).
+pub(crate) const NO_HUGE_PAGES: i32 = libc::MAP_STACK;
+
+/// A chunk: where it is, its length, and what is used of it.
 struct Chunk {
     used: AtomicUsize,
+    start: *mut u8,
     len: usize,
 }
 
-static CURRENT: AtomicPtr<Chunk> = AtomicPtr::new(null_mut());
+// SAFETY: all but the counter stays as it is, and the counter gives every byte to one caller.
+unsafe impl Sync for Chunk {}
+
+struct Room(UnsafeCell<[u8; FIRST]>);
+
+// SAFETY: the chunk's counter gives every byte to one caller.
+unsafe impl Sync for Room {}
+
+static ROOM: Room = Room(UnsafeCell::new([0; FIRST]));
+static FIRST_CHUNK: Chunk = Chunk {
+    used: AtomicUsize::new(0),
+    start: ROOM.0.get().cast(),
+    len: FIRST,
+};
+static CURRENT: AtomicPtr<Chunk> = AtomicPtr::new((&raw const FIRST_CHUNK).cast_mut());
 static MAPPED: AtomicUsize = AtomicUsize::new(0);
 
 /// Ranges that the shim has mapped for itself, as start and end, without a gap; start and end 1: given back. What finds
@@ -170,6 +192,11 @@ pub(crate) fn unmap_pages(pages: NonNull<u8>, len: usize) {
     unmap_own(pages.as_ptr(), len);
 }
 
+fn current() -> &'static Chunk {
+    // SAFETY: a published chunk is initialised and never unmapped.
+    unsafe { &*CURRENT.load(Acquire) }
+}
+
 /// Zeroed memory for the life of the process; `None` when the kernel has none.
 ///
 /// `align` must be a power of two up to a page.
@@ -178,8 +205,8 @@ pub(crate) fn bump(len: usize, align: usize) -> Option<NonNull<u8>> {
         return map_pages(len.checked_next_multiple_of(4096)?);
     }
     loop {
-        let chunk = CURRENT.load(Acquire);
-        if let Some(place) = claim(chunk, len, align) {
+        let chunk = current();
+        if let Some(place) = chunk.claim(len, align) {
             return Some(place);
         }
         let fresh = map_pages(CHUNK)?.cast::<Chunk>();
@@ -187,11 +214,13 @@ pub(crate) fn bump(len: usize, align: usize) -> Option<NonNull<u8>> {
         unsafe {
             fresh.write(Chunk {
                 used: AtomicUsize::new(size_of::<Chunk>()),
+                start: fresh.as_ptr().cast(),
                 len: CHUNK,
             });
         }
+        let full = core::ptr::from_ref(chunk).cast_mut();
         if CURRENT
-            .compare_exchange(chunk, fresh.as_ptr(), AcqRel, Acquire)
+            .compare_exchange(full, fresh.as_ptr(), AcqRel, Acquire)
             .is_err()
         {
             unmap_pages(fresh.cast(), CHUNK);
@@ -199,23 +228,42 @@ pub(crate) fn bump(len: usize, align: usize) -> Option<NonNull<u8>> {
     }
 }
 
-fn claim(chunk: *mut Chunk, len: usize, align: usize) -> Option<NonNull<u8>> {
-    let start = NonNull::new(chunk)?.cast::<u8>();
-    // SAFETY: a published chunk is initialised and never unmapped.
-    let chunk = unsafe { &*chunk };
-    let mut used = chunk.used.load(Relaxed);
-    loop {
-        let from = used.checked_next_multiple_of(align)?;
-        let to = from.checked_add(len)?;
-        if to > chunk.len {
-            return None;
-        }
-        match chunk.used.compare_exchange_weak(used, to, AcqRel, Relaxed) {
-            // SAFETY: `from`..`to` lies inside the chunk and the compare-exchange made it ours.
-            Ok(_) => return Some(unsafe { start.add(from) }),
-            Err(now) => used = now,
+impl Chunk {
+    fn claim(&self, len: usize, align: usize) -> Option<NonNull<u8>> {
+        let start = self.start as usize;
+        let mut used = self.used.load(Relaxed);
+        loop {
+            let from = (start + used).checked_next_multiple_of(align)? - start;
+            let to = from.checked_add(len)?;
+            if to > self.len {
+                return None;
+            }
+            match self.used.compare_exchange_weak(used, to, AcqRel, Relaxed) {
+                // SAFETY: `from`..`to` lies inside the chunk and the compare-exchange made it ours.
+                Ok(_) => return NonNull::new(unsafe { self.start.add(from) }),
+                Err(now) => used = now,
+            }
         }
     }
+
+    /// Takes back all but the first `keep` of `len` bytes, if they are the last that were claimed.
+    fn take_back(&self, place: NonNull<u8>, len: usize, keep: usize) {
+        let at = (place.as_ptr() as usize).wrapping_sub(self.start as usize);
+        if let Some(end) = at.checked_add(len) {
+            let _ = self.used.compare_exchange(end, at + keep, AcqRel, Relaxed);
+        }
+    }
+}
+
+/// Gives back all but the first `keep` of the `len` bytes at `place`, if [`bump`] has given out nothing since. The bytes
+/// behind `touched` are zero still.
+///
+/// # Safety
+/// `place` and `len` must be a call of `bump`; nobody uses the bytes behind `keep` any more.
+pub(crate) unsafe fn give_back(place: NonNull<u8>, len: usize, keep: usize, touched: usize) {
+    // SAFETY: the bytes are inside the place, which is the caller's.
+    unsafe { place.add(keep).write_bytes(0, touched.saturating_sub(keep)) };
+    current().take_back(place, len, keep);
 }
 
 /// The allocator of all Rust code in the shim: the bump above.
@@ -232,7 +280,28 @@ unsafe impl GlobalAlloc for OwnMemory {
 
 #[cfg(test)]
 mod tests {
-    use super::bump;
+    use super::{AtomicUsize, Chunk, bump};
+
+    #[test]
+    fn what_is_given_back_is_given_out_again_unless_something_was_given_out_since() {
+        let mut room = [0u8; 1000];
+        let chunk = Chunk {
+            used: AtomicUsize::new(0),
+            start: room.as_mut_ptr(),
+            len: room.len(),
+        };
+        let at = |len, align| {
+            chunk
+                .claim(len, align)
+                .map(|at| at.as_ptr().addr() - chunk.start.addr())
+        };
+        let first = chunk.claim(100, 1).expect("room");
+        chunk.take_back(first, 100, 10);
+        assert_eq!(at(200, 1), Some(10));
+        chunk.take_back(first, 10, 0);
+        assert_eq!(at(790, 1), Some(210));
+        assert_eq!(at(1, 1), None);
+    }
 
     #[test]
     fn memory_is_zeroed_aligned_and_given_out_once() {

@@ -2,13 +2,18 @@
 
 use crate::memory;
 use core::ffi::CStr;
+use core::mem::ManuallyDrop;
+use core::ptr::NonNull;
 
 const MAX: usize = 4096;
 
-/// A path being put together; always NUL-terminated.
+/// A path being put together; always NUL-terminated. What it does not need goes back in the end, if no memory was taken
+/// since.
 pub(crate) struct PathText {
     bytes: &'static mut [u8],
+    /// Bytes of the path, and of the longest that there was.
     len: usize,
+    longest: usize,
 }
 
 impl PathText {
@@ -17,7 +22,11 @@ impl PathText {
         let place = memory::bump(MAX, 1)?;
         // SAFETY: `bump` gave out MAX bytes, zeroed and to nobody else.
         let bytes = unsafe { core::slice::from_raw_parts_mut(place.as_ptr(), MAX) };
-        Some(PathText { bytes, len: 0 })
+        Some(PathText {
+            bytes,
+            len: 0,
+            longest: 0,
+        })
     }
 
     /// Appends; `None` when the path would be too long.
@@ -28,6 +37,7 @@ impl PathText {
             .filter(|_| end < MAX)?
             .copy_from_slice(bytes);
         self.len = end;
+        self.longest = self.longest.max(end);
         Some(())
     }
 
@@ -51,7 +61,10 @@ impl PathText {
         &mut self,
         call: impl FnOnce(&mut [u8]) -> Result<&[u8], E>,
     ) -> Result<&[u8], E> {
+        // Until it has answered nobody knows how much it has written.
+        self.longest = MAX;
         self.len = call(self.bytes)?.len();
+        self.longest = self.len;
         Ok(self.bytes())
     }
 
@@ -60,27 +73,45 @@ impl PathText {
         self.bytes.get(..self.len).unwrap_or_default()
     }
 
-    /// The same path as the `number`th of its name: `a.jsonl`, `a.2.jsonl`, `a.3.jsonl`.
-    pub(crate) fn numbered(&self, number: u64) -> Option<PathText> {
-        let mut path = PathText::new()?;
+    /// `path` as the `number`th of its name: `a.jsonl`, `a.2.jsonl`, `a.3.jsonl`.
+    pub(crate) fn numbered(path: &CStr, number: u64) -> Option<PathText> {
+        let mut numbered = PathText::new()?;
+        let path = path.to_bytes();
         if number == 1 {
-            path.push(self.bytes())?;
-            return Some(path);
+            numbered.push(path)?;
+            return Some(numbered);
         }
-        let (stem, end) = match self.bytes().strip_suffix(b".jsonl") {
+        let (stem, end) = match path.strip_suffix(b".jsonl") {
             Some(stem) => (stem, &b".jsonl"[..]),
-            None => (self.bytes(), &b""[..]),
+            None => (path, &b""[..]),
         };
-        path.push(stem)?;
-        path.push(b".")?;
-        path.push_number(number)?;
-        path.push(end)?;
-        Some(path)
+        numbered.push(stem)?;
+        numbered.push(b".")?;
+        numbered.push_number(number)?;
+        numbered.push(end)?;
+        Some(numbered)
     }
 
     /// The path as a C string. Its memory is never freed.
     pub(crate) fn keep(self) -> Option<&'static CStr> {
-        CStr::from_bytes_until_nul(self.bytes).ok()
+        let mut path = ManuallyDrop::new(self);
+        let len = path.len + 1;
+        path.give_back(len);
+        // SAFETY: the memory is never freed, and nobody but this reference knows the place any more.
+        let kept = unsafe { core::slice::from_raw_parts(path.bytes.as_ptr(), len) };
+        CStr::from_bytes_until_nul(kept).ok()
+    }
+
+    fn give_back(&mut self, keep: usize) {
+        let place = NonNull::from(&mut *self.bytes).cast();
+        // SAFETY: the place of MAX bytes is a call of `bump`, and the caller uses `keep` of it.
+        unsafe { memory::give_back(place, MAX, keep, self.longest) };
+    }
+}
+
+impl Drop for PathText {
+    fn drop(&mut self) {
+        self.give_back(0);
     }
 }
 
@@ -100,12 +131,11 @@ mod tests {
     fn a_taken_name_is_numbered_before_its_extension() {
         let mut path = PathText::new().expect("memory");
         path.push(b"/tmp/memspy.cat.12.jsonl").expect("short");
-        let second = path.numbered(2).expect("short");
-        assert_eq!(second.to_bytes(), b"/tmp/memspy.cat.12.2.jsonl");
-        assert_eq!(path.numbered(1).expect("short").to_bytes(), path.bytes());
-        let mut plain = PathText::new().expect("memory");
-        plain.push(b"log").expect("short");
-        assert_eq!(plain.numbered(10).expect("short").to_bytes(), b"log.10");
+        let path = path.keep().expect("short");
+        let numbered = |path, number| PathText::numbered(path, number).expect("short");
+        assert_eq!(numbered(path, 2).to_bytes(), b"/tmp/memspy.cat.12.2.jsonl");
+        assert_eq!(numbered(path, 1).to_bytes(), path.to_bytes());
+        assert_eq!(numbered(c"log", 10).to_bytes(), b"log.10");
     }
 
     #[test]

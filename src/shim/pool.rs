@@ -44,7 +44,10 @@ pub(crate) fn index(slot: &Slot) -> usize {
 pub(crate) fn start(first: *mut u8, limit: usize) {
     LIMIT.store(limit, Relaxed);
     STREAMS.store(0, Relaxed);
-    for (i, slot) in SLOTS.iter().enumerate() {
+    // In a forked child some are the parent's, the next one too if a thread of its was about to add that. Those behind
+    // them were never touched, and cost no memory as long as they are not.
+    let touched = (ATTACHED.load(Relaxed) + 1).max(tail::FIRST_COUNT);
+    for (i, slot) in SLOTS.iter().take(touched).enumerate() {
         slot.owner.disown();
         if i < tail::FIRST_COUNT {
             // SAFETY: the first extent has FIRST_COUNT buffers of FIRST_SIZE bytes.

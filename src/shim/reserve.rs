@@ -21,9 +21,6 @@ static END: AtomicU64 = AtomicU64::new(0);
 /// The file system gains nothing by it, or can't.
 const NEVER: u64 = u64::MAX;
 
-/// What statfs calls ext4 (and its elders, which set nothing aside).
-const EXT4: i64 = 0xef53;
-
 /// A new image: nothing is set aside for its log.
 pub(crate) fn forget() {
     END.store(0, Relaxed);
@@ -35,7 +32,7 @@ pub(crate) fn ahead(fd: i32, offset: u64, len: usize) {
     if len < WORTH || end <= END.load(Relaxed) || settings::leaks() || pool::streams() != 1 {
         return;
     }
-    if sys::filesystem(fd) != Ok(EXT4) {
+    if sys::filesystem(fd) != Ok(sys::EXT4) {
         return END.store(NEVER, Relaxed);
     }
     let _ = sys::fallocate(fd, libc::FALLOC_FL_KEEP_SIZE, offset, end - offset + AHEAD);

@@ -1,7 +1,8 @@
 //! A picture of the address space: /proc/self/smaps as lines of the log. Never on the event path.
 //!
-//! A mapping of the kernel's that is partly memspy's (the kernel merges neighbours) is cut at its borders, and what
-//! this file maps for itself while it works is left out.
+//! The kernel's text, most of which is passed over, is taken as it comes, a page at a time, and becomes a list of mappings
+//! in the scratch's annex. A mapping of the kernel's that is partly memspy's (the kernel merges neighbours) is cut at its
+//! borders, and the scratch itself is left out.
 
 use crate::scratch::Scratch;
 use crate::{clock, glibc, log, memory, sys};
@@ -9,10 +10,15 @@ use core::ffi::CStr;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use memspy_log::{Line, Op, key, tag};
 
-/// Longest text of /proc/self/smaps that is taken: about ten thousand mappings. Only what is used costs memory.
-const MAX_TEXT: usize = 8 << 20;
-/// Room for the lines made of it.
+/// Room for the lines.
 const MAX_LINES: usize = 4 << 20;
+/// Room for the text that is being read, and after that for the list of memspy's ranges.
+const WINDOW: usize = memory::MAX_OWN * size_of::<(usize, usize)>();
+/// Room for the list of mappings: 55,000 with paths of 60 bytes. Only what is used costs memory.
+const MAX_LIST: usize = 8 << 20;
+
+/// A path is at most 4096 bytes long, and the kernel may write four for each.
+const _: () = assert!(WINDOW > 4 * 4096 + 256);
 
 static LAST_ID: AtomicU64 = AtomicU64::new(0);
 /// There was one by [`write_once`].
@@ -33,21 +39,24 @@ pub(crate) fn add(scratch: &mut Scratch, when: &str) {
 pub(crate) fn add_at(scratch: &mut Scratch, when: &str, mark: &[u8]) {
     let began = clock::before();
     let brk = glibc::current_break();
+    let mut list = List::new(scratch);
     // Without smaps (a kernel may lack it) the sizes in memory are missing.
-    let read = Text::read(c"/proc/self/smaps").or_else(|_| Text::read(c"/proc/self/maps"));
-    let Ok(text) = read else { return };
+    let read = list.read(c"/proc/self/smaps");
+    if read.or_else(|_| list.read(c"/proc/self/maps")).is_err() {
+        return;
+    }
     let id = LAST_ID.fetch_add(1, Relaxed) + 1;
     let until = clock::after();
-    let mut passing = [scratch.range(), text.range()];
-    passing.sort_unstable();
     // After the kernel's list and before the shim's: what is in the first alone was in the making then.
     let making = memory::in_the_making();
     let owned = Owned {
-        ranges: text.own_ranges(),
-        passing,
+        ranges: list.own_ranges(),
+        passing: scratch.range(),
     };
     let mut count = 0;
-    text.heads(|map| owned.pieces(map.from, map.to, |_, _, _| count += 1));
+    for (map, _) in list.maps() {
+        owned.pieces(map.from, map.to, |_, _, _| count += 1);
+    }
     scratch.line(const { &tag(Op::Snapshot) }, |line| {
         line.num(const { &key("t") }, began);
         line.num(const { &key("dt") }, until - began);
@@ -66,15 +75,15 @@ pub(crate) fn add_at(scratch: &mut Scratch, when: &str, mark: &[u8]) {
             line.num(const { &key("making") }, making as u64);
         }
     });
-    text.maps(|map| {
+    for (map, path) in list.maps() {
         owned.pieces(map.from, map.to, |from, to, own| {
             scratch.line(const { &tag(Op::Map) }, |line| {
                 line.num(const { &key("t") }, until);
                 line.num(const { &key("snapshot") }, id);
-                map.put(line, from, to, own);
+                map.put(path, line, from, to, own);
             });
-        })
-    });
+        });
+    }
 }
 
 /// Writes a snapshot by itself, once in the life of an image.
@@ -91,17 +100,17 @@ pub(crate) fn write_once(when: &str) {
     sys::restore_signals(mask);
 }
 
-/// A scratch that is large enough for a snapshot.
+/// A scratch that is large enough for a snapshot; where there is no room for its annex, one that gets none.
 pub(crate) fn scratch() -> sys::Result<Scratch> {
-    Scratch::new(MAX_LINES)
+    Scratch::with_annex(MAX_LINES, WINDOW + MAX_LIST).or_else(|_| Scratch::new(MAX_LINES))
 }
 
 /// What of the address space is memspy's, as it was when the list was made.
 struct Owned<'a> {
     /// Ranges in order; none touches another.
     ranges: &'a [(usize, usize)],
-    /// Ranges, in order, that are gone as soon as the snapshot is done: it leaves them out.
-    passing: [(usize, usize); 2],
+    /// A range that is gone as soon as the snapshot is done: it leaves it out.
+    passing: (usize, usize),
 }
 
 impl Owned<'_> {
@@ -109,7 +118,7 @@ impl Owned<'_> {
     fn pieces(&self, from: usize, to: usize, mut each: impl FnMut(usize, usize, bool)) {
         let mut at = from;
         while at < to {
-            let (passing, border) = covered(&self.passing, at);
+            let (passing, border) = covered(&[self.passing], at);
             let end = to.min(border);
             if passing {
                 at = end;
@@ -151,51 +160,117 @@ fn covered(ranges: &[(usize, usize)], at: usize) -> (bool, usize) {
     }
 }
 
-/// The text of /proc/self/smaps or maps, in pages of its own, with room for a list of memspy's ranges behind it.
-struct Text {
-    base: *mut u8,
-    len: usize,
+/// The kernel's list of mappings: each a [`Map`] and its path, one behind the other, in the annex of a scratch, which must
+/// outlive it.
+struct List {
+    /// WINDOW bytes.
+    window: *mut u8,
+    list: *mut u8,
+    /// Bytes of the list and of its room.
+    used: usize,
+    room: usize,
 }
 
-impl Text {
-    fn read(path: &CStr) -> sys::Result<Text> {
+impl List {
+    /// The empty list; in a scratch without an annex it can't be read.
+    fn new(scratch: &Scratch) -> List {
+        let (window, len) = scratch.annex();
+        List {
+            window,
+            list: window.wrapping_add(WINDOW),
+            used: 0,
+            room: len.saturating_sub(WINDOW),
+        }
+    }
+
+    /// Takes in the file; what a mapping's last line lacks, the mapping lacks.
+    fn read(&mut self, path: &CStr) -> sys::Result<()> {
+        if self.room == 0 {
+            return Err(sys::Errno(libc::ENOMEM));
+        }
         let fd = sys::open(path, libc::O_RDONLY | libc::O_CLOEXEC, 0)?;
-        let base = memory::map_own(Text::LEN, memory::ZEROED, -1, 0);
-        let mut text = Text {
-            base: base.inspect_err(|_| sys::close(fd))?,
-            len: 0,
-        };
-        loop {
-            // SAFETY: the pages from `len` on are this value's and not borrowed.
-            let room = unsafe {
-                core::slice::from_raw_parts_mut(text.base.add(text.len), MAX_TEXT - text.len)
-            };
-            match sys::read(fd, room) {
-                Ok(0) => break,
-                Ok(len) => text.len += len,
-                Err(_) => break,
+        // SAFETY: the window is the annex's first bytes, which only this function borrows before `own_ranges`.
+        let window = unsafe { core::slice::from_raw_parts_mut(self.window, WINDOW) };
+        let mut open = None;
+        let mut kept = 0;
+        while let Some(room) = window.get_mut(kept..)
+            && let Ok(len @ 1..) = sys::read(fd, room)
+        {
+            let mut lines = Lines(window.get(..kept + len).unwrap_or_default());
+            for line in lines.by_ref() {
+                self.take(&mut open, line);
             }
+            let rest = lines.0.len();
+            window.copy_within(kept + len - rest..kept + len, 0);
+            kept = rest;
         }
         sys::close(fd);
-        Ok(text)
+        self.close(&mut open);
+        Ok(())
     }
 
-    fn bytes(&self) -> &[u8] {
-        // SAFETY: the kernel filled these bytes.
-        unsafe { core::slice::from_raw_parts(self.base, self.len) }
+    /// Takes in a line: a mapping, or a size of the one that is `open`.
+    fn take(&mut self, open: &mut Option<Map>, line: &[u8]) {
+        if !is_head(line) {
+            if let (Some(map), Some((word, bytes))) = (open, size(line)) {
+                map.count(word, bytes);
+            }
+            return;
+        }
+        self.close(open);
+        if let Some((map, path)) = Map::parse(line)
+            && let Some(place) = self.place(size_of::<Map>() + path.len())
+        {
+            // SAFETY: the place behind the open mapping is free and has room for its path.
+            unsafe {
+                let to = place.add(size_of::<Map>());
+                to.copy_from_nonoverlapping(path.as_ptr(), path.len());
+            }
+            *open = Some(map);
+        }
     }
 
-    const LEN: usize = MAX_TEXT + memory::MAX_OWN * size_of::<(usize, usize)>();
+    /// Where the next `len` bytes of the list go; `None` when it is full.
+    fn place(&self, len: usize) -> Option<*mut u8> {
+        // SAFETY: `used` bytes lie inside the room.
+        (len <= self.room - self.used).then(|| unsafe { self.list.add(self.used) })
+    }
 
-    fn range(&self) -> (usize, usize) {
-        (self.base as usize, self.base as usize + Text::LEN)
+    /// Puts the open mapping on the list, where its path is already.
+    fn close(&mut self, open: &mut Option<Map>) {
+        let Some(map) = open.take() else { return };
+        let len = (size_of::<Map>() + map.path_len).next_multiple_of(align_of::<Map>());
+        if let Some(place) = self.place(len) {
+            // SAFETY: the place has room for it, and the list is as aligned as a page and each entry's length.
+            unsafe { place.cast::<Map>().write(map) };
+            self.used += len;
+        }
+    }
+
+    /// The mappings in order, with their paths.
+    fn maps(&self) -> impl Iterator<Item = (&Map, &[u8])> {
+        let mut at = 0;
+        core::iter::from_fn(move || {
+            if at >= self.used {
+                return None;
+            }
+            // SAFETY: `close` wrote a mapping there, its path directly behind it.
+            let (map, path) = unsafe {
+                let map = &*self.list.add(at).cast::<Map>();
+                let path = self.list.add(at + size_of::<Map>());
+                (map, core::slice::from_raw_parts(path, map.path_len))
+            };
+            at += (size_of::<Map>() + map.path_len).next_multiple_of(align_of::<Map>());
+            Some((map, path))
+        })
     }
 
     /// The shim's ranges now, in order, neighbours joined.
     fn own_ranges(&self) -> &[(usize, usize)] {
-        // SAFETY: the pages behind the text are zeroed, aligned and long enough, and only this function uses them.
+        // SAFETY: the window has room for so many, it is aligned as a page is, any bytes are numbers, and the text in
+        // it is read.
         let room = unsafe {
-            let at = self.base.add(MAX_TEXT).cast::<(usize, usize)>();
+            let at = self.window.cast::<(usize, usize)>();
             core::slice::from_raw_parts_mut(at, memory::MAX_OWN)
         };
         let mut count = 0;
@@ -207,57 +282,22 @@ impl Text {
         ranges.sort_unstable();
         join(ranges)
     }
-
-    /// Calls `each` with every mapping, without its sizes in memory.
-    fn heads(&self, mut each: impl FnMut(&Map)) {
-        let heads = Lines(self.bytes()).filter(|line| is_head(line));
-        heads.filter_map(Map::parse).for_each(|map| each(&map));
-    }
-
-    /// Calls `each` with every mapping, its sizes in memory filled in.
-    fn maps(&self, mut each: impl FnMut(&Map)) {
-        let mut open: Option<Map> = None;
-        for line in Lines(self.bytes()) {
-            if !is_head(line) {
-                if let (Some(map), Some((word, bytes))) = (&mut open, size(line)) {
-                    map.count(word, bytes);
-                }
-                continue;
-            }
-            let next = Map::parse(line);
-            if let Some(done) = core::mem::replace(&mut open, next) {
-                each(&done);
-            }
-        }
-        if let Some(last) = open {
-            each(&last);
-        }
-    }
 }
 
-impl Drop for Text {
-    fn drop(&mut self) {
-        memory::unmap_own(self.base, Text::LEN);
-    }
-}
-
-/// The lines of a text, each with its newline. Most of smaps is passed over: a byte at a time costs as much as the
-/// kernel's making of it.
+/// The whole lines of a text, each with its newline; what follows the last one stays. Most of smaps is passed over: a byte
+/// at a time costs as much as the kernel's making of it.
 struct Lines<'a>(&'a [u8]);
 
 impl<'a> Iterator for Lines<'a> {
     type Item = &'a [u8];
 
     fn next(&mut self) -> Option<&'a [u8]> {
-        if self.0.is_empty() {
-            return None;
-        }
         // SAFETY: memchr only reads the bytes of the slice.
         let found = unsafe { libc::memchr(self.0.as_ptr().cast(), i32::from(b'\n'), self.0.len()) };
-        let len = match found.is_null() {
-            true => self.0.len(),
-            false => found as usize - self.0.as_ptr() as usize + 1,
-        };
+        if found.is_null() {
+            return None;
+        }
+        let len = found as usize - self.0.as_ptr() as usize + 1;
         let (line, rest) = self.0.split_at_checked(len)?;
         self.0 = rest;
         Some(line)
@@ -289,37 +329,38 @@ struct Resident {
 }
 
 /// One mapping: `from-to perms offset dev inode path`, and what smaps adds.
-struct Map<'a> {
+struct Map {
     from: usize,
     to: usize,
-    perms: &'a [u8],
+    perms: [u8; 4],
     offset: usize,
     inode: usize,
-    path: &'a [u8],
+    path_len: usize,
     resident: Option<Resident>,
 }
 
-impl Map<'_> {
-    /// A line with its newline; `None` for one that is cut off.
-    fn parse(line: &[u8]) -> Option<Map<'_>> {
+impl Map {
+    /// The mapping of a line with its newline, and its path; `None` for a line that is none.
+    fn parse(line: &[u8]) -> Option<(Map, &[u8])> {
         let line = line.strip_suffix(b"\n")?;
         let mut fields = line.splitn(6, |byte| *byte == b' ');
         let mut range = fields.next()?.split(|byte| *byte == b'-');
         let (from, to) = (number(range.next()?, 16)?, number(range.next()?, 16)?);
-        let perms = fields.next()?;
+        let perms = fields.next()?.try_into().ok()?;
         let offset = number(fields.next()?, 16)?;
         let _device = fields.next()?;
         let inode = number(fields.next()?, 10)?;
         let path = fields.next().unwrap_or_default().trim_ascii_start();
-        Some(Map {
+        let map = Map {
             from,
             to,
             perms,
             offset,
             inode,
-            path,
+            path_len: path.len(),
             resident: None,
-        })
+        };
+        Some((map, path))
     }
 
     /// Takes in a size that smaps gives.
@@ -337,14 +378,14 @@ impl Map<'_> {
         }
     }
 
-    fn put(&self, line: &mut Line, from: usize, to: usize, own: bool) {
+    fn put(&self, path: &[u8], line: &mut Line, from: usize, to: usize, own: bool) {
         line.addr(const { &key("from") }, from);
         line.addr(const { &key("to") }, to);
-        line.text(const { &key("perms") }, self.perms);
+        line.text(const { &key("perms") }, &self.perms);
         let skipped = if self.inode == 0 { 0 } else { from - self.from };
         line.num(const { &key("offset") }, (self.offset + skipped) as u64);
         line.num(const { &key("inode") }, self.inode as u64);
-        line.text(const { &key("path") }, self.path);
+        line.text(const { &key("path") }, path);
         // Of a part nobody knows how much is in memory.
         if let Some(resident) = self.resident
             && (from, to) == (self.from, self.to)
@@ -359,8 +400,14 @@ impl Map<'_> {
     }
 }
 
+/// A number in digits, of which there must be one.
 fn number(digits: &[u8], radix: u32) -> Option<usize> {
-    usize::from_str_radix(core::str::from_utf8(digits).ok()?, radix).ok()
+    let value = |sum: usize, byte: &u8| {
+        let digit = char::from(*byte).to_digit(radix)?;
+        sum.checked_mul(radix as usize)?.checked_add(digit as usize)
+    };
+    digits.first()?;
+    digits.iter().try_fold(0, value)
 }
 
 #[cfg(test)]
@@ -371,13 +418,14 @@ mod tests {
     fn a_line_with_blanks_in_its_path_is_read_whole() {
         let line =
             b"7f00a000-7f00b000 r-xp 00001000 fe:00 42                 /tmp/a  b (deleted)\n";
-        let map = Map::parse(line).expect("is a line");
+        let (map, path) = Map::parse(line).expect("is a line");
         assert_eq!(
             (map.from, map.to, map.offset, map.inode),
             (0x7f00a000, 0x7f00b000, 0x1000, 42)
         );
-        assert_eq!(map.perms, b"r-xp");
-        assert_eq!(map.path, b"/tmp/a  b (deleted)");
+        assert_eq!(map.perms, *b"r-xp");
+        assert_eq!(path, b"/tmp/a  b (deleted)");
+        assert_eq!(map.path_len, path.len());
     }
 
     #[test]
@@ -398,9 +446,12 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_all_of_the_text() {
-        let lines: Vec<&[u8]> = Lines(b"one\n\nthree").collect();
-        assert_eq!(lines, [&b"one\n"[..], b"\n", b"three"]);
+    fn a_line_without_its_end_waits_for_it() {
+        let mut lines = Lines(b"one\n\nthree");
+        assert_eq!(lines.next(), Some(&b"one\n"[..]));
+        assert_eq!(lines.next(), Some(&b"\n"[..]));
+        assert_eq!(lines.next(), None);
+        assert_eq!(lines.0, b"three");
         assert_eq!(Lines(b"").count(), 0);
     }
 
@@ -415,7 +466,7 @@ mod tests {
     fn what_is_mapped_in_passing_is_cut_out_and_own_parts_are_told() {
         let owned = Owned {
             ranges: &[(0x2000, 0x5000), (0x6000, 0x7000), (0x8000, 0xa000)],
-            passing: [(0x2000, 0x4000), (0x4000, 0x5000)],
+            passing: (0x2000, 0x5000),
         };
         let mut pieces = Vec::new();
         owned.pieces(0x1000, 0x9000, |from, to, own| pieces.push((from, to, own)));

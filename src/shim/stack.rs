@@ -96,7 +96,7 @@ pub(crate) struct ScratchLines<'a>(pub(crate) &'a mut Scratch);
 
 impl Definitions for ScratchLines<'_> {
     fn module(&mut self, module: &Module) -> bool {
-        let now = clock::before();
+        let now = clock::running();
         self.0.line(MODULE, |line| put_module(line, now, module))
     }
 
@@ -105,7 +105,7 @@ impl Definitions for ScratchLines<'_> {
     }
 
     fn stack(&mut self, id: u32, frame: &stacks::Frame) -> bool {
-        let now = clock::before();
+        let now = clock::running();
         self.0.line(NODE, |line| put_node(line, now, id, frame))
     }
 }

@@ -3,12 +3,11 @@
 
 use crate::config::{Config, Initial, Mode, Stacks};
 use crate::path::PathText;
-use crate::scratch::Scratch;
 use crate::stack::ScratchLines;
 use crate::sys::{self, Errno, Result};
 use crate::{
-    alone, clock, close_out, elf, file, glibc, image, leaks, log, memory, modules, pool, real,
-    record, request, reserve, say, settings, snapshot, stacks, tail, thread, unwind,
+    alone, clock, close_out, elf, glibc, image, leaks, log, memory, modules, pool, real, record,
+    request, reserve, say, settings, snapshot, stacks, tail, thread, unwind,
 };
 use core::ffi::{CStr, c_char};
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering::*};
@@ -26,10 +25,13 @@ struct Program {
     /// The arguments as a JSON array, and whether it is cut.
     argv: &'static [u8],
     argv_cut: bool,
+    /// What runs, as /proc/self/exe had it.
+    exe: &'static [u8],
     /// The template of the log, absolute.
     template: &'static CStr,
     /// MEMSPY_PARENT: the only parent whose children are recorded; 0: any.
     parent: i32,
+    boot_id: tail::BootId,
     libc: &'static CStr,
     /// The module that has malloc, if that is not libc.
     allocator: &'static CStr,
@@ -154,7 +156,7 @@ fn begin(pid: i32, forked: bool) -> core::result::Result<(), Failure> {
         return Err(NOT_WANTED);
     }
     if forked {
-        tail::leave_parents();
+        tail::leave_parents(1);
         record::forget_aside();
         reserve::forget();
         log::forget_lost();
@@ -166,7 +168,7 @@ fn begin(pid: i32, forked: bool) -> core::result::Result<(), Failure> {
         stacks::forked();
         leaks::forked();
     } else {
-        modules::start();
+        modules::start(program.exe);
         let mode = match settings::get().stacks {
             Stacks::Full => unwind::Mode::Full,
             Stacks::Fp => unwind::Mode::FramePointers,
@@ -179,7 +181,9 @@ fn begin(pid: i32, forked: bool) -> core::result::Result<(), Failure> {
         );
     }
     let path = log_path(program, pid).ok_or(NO_MEMORY)?;
-    let first_buffer = tail::create(&path).map_err(failure(b"cannot create the log"))?;
+    let first_buffer = tail::create(path, &program.boot_id)
+        .inspect_err(|_| tail::leave_parents(0))
+        .map_err(failure(b"cannot create the log"))?;
     pool::start(first_buffer, settings::get().buffer_limit);
     close_out::prepare();
     let mono_ns = if forked {
@@ -210,15 +214,21 @@ fn first_start() -> core::result::Result<&'static Program, Failure> {
         });
     }
     let initial = Initial::find();
-    memory::choose_place(
-        initial.aux(libc::AT_BASE).unwrap_or(0),
-        initial.args.as_ptr() as usize,
-        sys::rlimit(libc::RLIMIT_STACK),
-    );
     let config = keep(Config::read(&initial)).ok_or(NO_MEMORY)?;
     settings::set(config);
+    // A leak checker that finds the place's address in an image that makes no use of it takes it for a pointer.
+    if config.mode != Mode::Off {
+        memory::choose_place(
+            initial.aux(libc::AT_BASE).unwrap_or(0),
+            initial.args.as_ptr() as usize,
+            sys::rlimit(libc::RLIMIT_STACK),
+        );
+    }
     let (argv, argv_cut) = arguments(initial.args).ok_or(NO_MEMORY)?;
-    let allocator = foreign_allocator();
+    let mut exe = PathText::new().ok_or(NO_MEMORY)?;
+    let _ = exe.fill(|room| sys::readlink(c"/proc/self/exe", room));
+    let exe = exe.keep().ok_or(NO_MEMORY)?;
+    let allocator = foreign_allocator(exe);
     let tunables = initial
         .var(b"GLIBC_TUNABLES")
         .map_or(&b""[..], CStr::to_bytes);
@@ -238,11 +248,13 @@ fn first_start() -> core::result::Result<&'static Program, Failure> {
         name: program_name(&initial).ok_or(NO_MEMORY)?,
         argv,
         argv_cut,
+        exe: exe.to_bytes(),
         template: template(config.log).ok_or(NO_MEMORY)?,
         parent: initial
             .var(b"MEMSPY_PARENT")
             .and_then(|pid| pid.to_str().ok()?.parse().ok())
             .unwrap_or(0),
+        boot_id: tail::boot_id(),
         libc,
         allocator: allocator.unwrap_or(c""),
     })
@@ -252,7 +264,8 @@ fn first_start() -> core::result::Result<&'static Program, Failure> {
 }
 
 /// The path of the module whose malloc, free or realloc the process uses instead of libc's; `None`: it uses libc's.
-fn foreign_allocator() -> Option<&'static CStr> {
+/// `exe`: what runs.
+fn foreign_allocator(exe: &'static CStr) -> Option<&'static CStr> {
     let (libc, _) = elf::object_of(libc::gnu_get_libc_version as *const () as usize)?;
     let (own, _) = elf::object_of(foreign_allocator as *const () as usize)?;
     let real = [&real::REAL.malloc, &real::REAL.free, &real::REAL.realloc];
@@ -265,14 +278,8 @@ fn foreign_allocator() -> Option<&'static CStr> {
             first.or_else(|| elf::object_of(real::address(real)))
         })
         .find(|(base, _)| *base != libc)?;
-    if !name.is_empty() {
-        return Some(name);
-    }
     // The program itself has no name in the loader's list.
-    let mut path = PathText::new()?;
-    path.fill(|room| sys::readlink(c"/proc/self/exe", room))
-        .ok()?;
-    path.keep()
+    Some(if name.is_empty() { exe } else { name })
 }
 
 /// Moves a value into memory that lives as long as the process.
@@ -288,31 +295,43 @@ fn keep<T>(value: T) -> Option<&'static T> {
 /// `,"x":` has to stand before a value of [`Line`]; these bytes are cut off again.
 fn arguments(args: &[*const c_char]) -> Option<(&'static [u8], bool)> {
     const MOST: usize = 4096;
-    let room = memory::bump(6 * MOST + 1024, 1)?;
+    let mut cut = false;
+    let text = kept_text(6 * MOST + 1024, |line| {
+        line.raw(b"[");
+        let mut left = MOST;
+        for (i, arg) in args.iter().enumerate() {
+            // SAFETY: the kernel ends each argument with NUL.
+            let arg = unsafe { CStr::from_ptr(*arg) }.to_bytes();
+            cut |= arg.len() > left;
+            if left == 0 {
+                break;
+            }
+            let arg = arg.get(..left).unwrap_or(arg);
+            left -= arg.len();
+            if i > 0 {
+                line.raw(b",");
+            }
+            line.string(arg);
+        }
+        line.raw(b"]");
+    })?;
+    Some((text, cut))
+}
+
+/// What `put` appends to a line, at most `most` bytes, in memory that lives as long as the process.
+fn kept_text(most: usize, put: impl FnOnce(&mut Line)) -> Option<&'static [u8]> {
+    let place = memory::bump(most, 1)?;
     // SAFETY: `bump` gave out these bytes to nobody else.
-    let room = unsafe { core::slice::from_raw_parts_mut(room.as_ptr(), 6 * MOST + 1024) };
+    let room = unsafe { core::slice::from_raw_parts_mut(place.as_ptr(), most) };
     let mut line = Line::whole(room, const { &tag(Op::Start) });
     let from = line.len();
-    line.raw(b"[");
-    let (mut left, mut cut) = (MOST, false);
-    for (i, arg) in args.iter().enumerate() {
-        // SAFETY: the kernel ends each argument with NUL.
-        let arg = unsafe { CStr::from_ptr(*arg) }.to_bytes();
-        cut |= arg.len() > left;
-        if left == 0 {
-            break;
-        }
-        let arg = arg.get(..left).unwrap_or(arg);
-        left -= arg.len();
-        if i > 0 {
-            line.raw(b",");
-        }
-        line.string(arg);
-    }
-    line.raw(b"]");
+    put(&mut line);
     let to = line.len();
-    line.finish()?;
-    room.get(from..to).map(|argv| (argv, cut))
+    let touched = line.finish()? + Line::SLACK;
+    // SAFETY: the place is a call of `bump`, and what is kept ends at `to`.
+    unsafe { memory::give_back(place, most, to, touched.min(most)) };
+    let kept = &*room;
+    kept.get(from..to)
 }
 
 /// The last component of AT_EXECFN, with what does not belong into a file name replaced.
@@ -372,7 +391,7 @@ fn is_directory(path: &CStr) -> bool {
 }
 
 /// The template with %e, %p and %% put in.
-fn log_path(program: &Program, pid: i32) -> Option<PathText> {
+fn log_path(program: &Program, pid: i32) -> Option<&'static CStr> {
     let mut path = PathText::new()?;
     let mut template = program.template.to_bytes().iter();
     while let Some(byte) = template.next() {
@@ -388,54 +407,37 @@ fn log_path(program: &Program, pid: i32) -> Option<PathText> {
             None => path.push(b"%")?,
         }
     }
-    Some(path)
+    path.keep()
 }
 
 /// The parent's state at the moment of the fork, as the value of `parent`. Private memory, so the child has it exactly.
 fn parents_state() -> Option<&'static [u8]> {
-    const ROOM: usize = 32 << 10;
-    let room = memory::bump(ROOM, 1)?;
-    // SAFETY: `bump` gave out these bytes to nobody else.
-    let room = unsafe { core::slice::from_raw_parts_mut(room.as_ptr(), ROOM) };
-    let mut line = Line::whole(room, const { &tag(Op::Start) });
-    line.open(const { &key("forked_from") });
-    let from = line.len();
-    line.raw(b"{\"pid\":");
-    line.digits(sys::getppid() as u64);
-    line.text(const { &key("log") }, image::log_path().to_bytes());
-    line.num(const { &key("streams") }, pool::streams());
-    line.open(const { &key("cut") });
-    close_out::put_stream(&mut line, b"[", (0, record::aside_n()));
-    for slot in pool::owned() {
-        close_out::put_stream(&mut line, b",", (slot.stream.load(Relaxed), slot.n()));
-    }
-    line.raw(b"]}");
-    let to = line.len();
-    line.finish()?;
-    room.get(from..to)
+    kept_text(32 << 10, |line| {
+        line.raw(b"{\"pid\":");
+        line.digits(sys::getppid() as u64);
+        line.text(const { &key("log") }, image::log_path().to_bytes());
+        line.num(const { &key("streams") }, pool::streams());
+        line.open(const { &key("cut") });
+        close_out::put_stream(line, b"[", (0, record::aside_n()));
+        for slot in pool::owned() {
+            close_out::put_stream(line, b",", (slot.stream.load(Relaxed), slot.n()));
+        }
+        line.raw(b"]}");
+    })
 }
 
 /// Writes the start line, and a block with the first snapshot behind it.
 fn write_first_lines(program: &Program, parent: Option<&[u8]>, mono_ns: u64) -> Result<()> {
-    let mut scratch = Scratch::new(256 << 10)?;
+    let mut scratch = snapshot::scratch()?;
     scratch.line(const { &tag(Op::Start) }, |line| {
         put_start(line, program, parent, mono_ns)
     });
-    let text = scratch.text();
-    image::word(control::LOG_END).store(text.len() as u64, Relaxed);
-    // SAFETY: the scratch's own bytes.
-    unsafe { file::write_log(text.as_ptr(), text.len(), 0)? };
-    drop(scratch);
-    let mut scratch = snapshot::scratch()?;
+    scratch.end_head();
     modules::define_all(stacks::epoch(), &mut ScratchLines(&mut scratch));
     if settings::get().maps {
         snapshot::add(&mut scratch, "start");
     }
-    if scratch.events() > 0 {
-        scratch.write()
-    } else {
-        Ok(())
-    }
+    scratch.write_first()
 }
 
 fn put_start(line: &mut Line, program: &Program, parent: Option<&[u8]>, mono_ns: u64) {
@@ -444,8 +446,7 @@ fn put_start(line: &mut Line, program: &Program, parent: Option<&[u8]>, mono_ns:
     line.num(const { &key("v") }, memspy_log::VERSION);
     line.num(const { &key("pid") }, image::pid() as u64);
     line.num(const { &key("ppid") }, sys::getppid() as u64);
-    let exe = sys::readlink(c"/proc/self/exe", &mut room).unwrap_or_default();
-    line.text(const { &key("exe") }, exe);
+    line.text(const { &key("exe") }, program.exe);
     line.open(const { &key("argv") });
     line.raw(program.argv);
     if program.argv_cut {
@@ -460,7 +461,7 @@ fn put_start(line: &mut Line, program: &Program, parent: Option<&[u8]>, mono_ns:
         sys::clock_ns(libc::CLOCK_REALTIME),
     );
     line.num(const { &key("mono_ns") }, mono_ns);
-    line.text(const { &key("boot_id") }, &tail::boot_id());
+    line.text(const { &key("boot_id") }, &program.boot_id);
     line.num(
         const { &key("start_ticks") },
         image::word(control::START_TICKS).load(Relaxed),

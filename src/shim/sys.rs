@@ -235,6 +235,9 @@ pub(crate) fn truncate(fd: i32, len: u64) -> Result<()> {
     unsafe { call!(SYS_ftruncate, fd, len) }.map(|_| ())
 }
 
+/// What [`filesystem`] answers for ext4 (and its elders).
+pub(crate) const EXT4: i64 = 0xef53;
+
 /// Which kind of file system a file is on, as statfs(2) numbers them.
 pub(crate) fn filesystem(fd: i32) -> Result<i64> {
     // SAFETY: all-zero is a valid value of the plain struct `statfs`.

@@ -31,12 +31,10 @@ pub(crate) fn is_tail(stat: &sys::Stat) -> bool {
     stat.device == device.load(Relaxed) && stat.inode == inode.load(Relaxed)
 }
 
-fn remember_identity(fd: i32) {
-    if let Ok(stat) = sys::fstat(fd) {
-        let [device, inode] = &IDENTITY;
-        device.store(stat.device, Relaxed);
-        inode.store(stat.inode, Relaxed);
-    }
+fn remember_identity(stat: &sys::Stat) {
+    let [device, inode] = &IDENTITY;
+    device.store(stat.device, Relaxed);
+    inode.store(stat.inode, Relaxed);
 }
 
 const FIRST_LENGTH: usize = CONTROL_SIZE + FIRST_COUNT * FIRST_SIZE;
@@ -44,10 +42,11 @@ const FIRST_LENGTH: usize = CONTROL_SIZE + FIRST_COUNT * FIRST_SIZE;
 /// Makes log and tail, maps the tail, and fills its control page. Answers the place of the first buffer.
 ///
 /// A name that is taken, by a log or by the tail of one, gets `.2.jsonl`, `.3.jsonl` and so on.
-pub(crate) fn create(log: &PathText) -> Result<*mut u8> {
+/// In a forked child its first extent takes the place of the parent's.
+pub(crate) fn create(log: &CStr, boot_id: &BootId) -> Result<*mut u8> {
     for number in 1..100_000 {
-        let log = log.numbered(number).ok_or(Errno(libc::ENAMETOOLONG))?;
-        match create_named(log) {
+        let log = PathText::numbered(log, number).ok_or(Errno(libc::ENAMETOOLONG))?;
+        match create_named(log, boot_id) {
             Err(Errno(libc::EEXIST)) => {}
             answer => return answer,
         }
@@ -55,20 +54,11 @@ pub(crate) fn create(log: &PathText) -> Result<*mut u8> {
     Err(Errno(libc::EEXIST))
 }
 
-fn create_named(log: PathText) -> Result<*mut u8> {
-    let fd = file::create(&log)?;
-    let stat = sys::fstat(fd);
+fn create_named(log: PathText, boot_id: &BootId) -> Result<*mut u8> {
+    let (fd, stat) = file::create(&log)?;
     sys::close(fd);
     let log = log.keep().ok_or(Errno(libc::ENAMETOOLONG))?;
-    let made = stat.and_then(|stat| {
-        let mut tail = PathText::new().ok_or(Errno(libc::ENOMEM))?;
-        tail.push(log.to_bytes())
-            .and_then(|()| tail.push(b".tail"))
-            .ok_or(Errno(libc::ENAMETOOLONG))?;
-        let tail = tail.keep().ok_or(Errno(libc::ENAMETOOLONG))?;
-        Ok((stat, tail, map_first(tail)?))
-    });
-    let (stat, tail, page) = made.inspect_err(|_| {
+    let (tail, page) = map_beside(log).inspect_err(|_| {
         let _ = sys::unlink(log);
     })?;
     image::set_control(page);
@@ -76,15 +66,25 @@ fn create_named(log: PathText) -> Result<*mut u8> {
     image::word(control::LOG_END).store(0, Relaxed);
     image::word(control::LOG_INODE).store(stat.inode, Relaxed);
     image::word(control::LOG_DEVICE).store(stat.device, Relaxed);
-    describe_process(page);
+    describe_process(page, boot_id);
     // SAFETY: the first buffer follows the control page in the same mapping.
     Ok(unsafe { page.add(CONTROL_SIZE) })
 }
 
+/// Makes the tail of a log. Answers its path and where it is mapped.
+fn map_beside(log: &CStr) -> Result<(&'static CStr, *mut u8)> {
+    let mut tail = PathText::new().ok_or(Errno(libc::ENOMEM))?;
+    tail.push(log.to_bytes())
+        .and_then(|()| tail.push(b".tail"))
+        .ok_or(Errno(libc::ENAMETOOLONG))?;
+    let tail = tail.keep().ok_or(Errno(libc::ENAMETOOLONG))?;
+    Ok((tail, map_first(tail)?))
+}
+
 fn map_first(path: &CStr) -> Result<*mut u8> {
-    let fd = file::create(path)?;
-    remember_identity(fd);
-    let mapped = map_extent(fd, 0, FIRST_LENGTH, place(0));
+    let (fd, stat) = file::create(path)?;
+    remember_identity(&stat);
+    let mapped = make_extent(fd, 0, FIRST_LENGTH, place(0));
     sys::close(fd);
     let page = mapped.inspect_err(|_| {
         let _ = sys::unlink(path);
@@ -116,11 +116,13 @@ fn remember(extent: usize, at: *mut u8, len: usize) {
 }
 
 /// Preallocates and maps `len` bytes of the tail, at `over` if that is not null.
-fn map_extent(fd: i32, offset: u64, len: usize, over: *mut u8) -> Result<*mut u8> {
-    if offset + len as u64 > sys::rlimit(libc::RLIMIT_FSIZE) {
-        return Err(Errno(libc::EFBIG));
-    }
+fn make_extent(fd: i32, offset: u64, len: usize, over: *mut u8) -> Result<*mut u8> {
     preallocate(fd, offset, len as u64)?;
+    map_extent(fd, offset, len, over)
+}
+
+/// Maps `len` bytes of the tail that are preallocated, at `over` if that is not null.
+fn map_extent(fd: i32, offset: u64, len: usize, over: *mut u8) -> Result<*mut u8> {
     let at = if over.is_null() {
         let at = memory::map_to_stay(len, libc::MAP_SHARED, fd, offset)?;
         memory::count_mapped(len);
@@ -136,14 +138,28 @@ fn map_extent(fd: i32, offset: u64, len: usize, over: *mut u8) -> Result<*mut u8
     Ok(at)
 }
 
-/// Makes sure that storing into `len` bytes of the file can't fail. Where there is no fallocate (some file systems, some
-/// sandboxes) the bytes are written.
+/// Makes sure that storing into `len` bytes of the file can't fail.
+///
+/// The bytes are written on ext4, which keeps room for them at once and gives them blocks when they go to the disk: mostly
+/// the tail is gone before that. Giving back a short tail's blocks takes 5 to 75 us of a process's end, the most where the
+/// device is told of each (mounted with `discard`, no journal), and waits for the device where that is busy; a page that
+/// fallocate has made takes 8 us at its first store, one that was written 3. Elsewhere fallocate promises more than a
+/// write, where there is one (not on some file systems, nor in some sandboxes). What was in the bytes may be gone.
 fn preallocate(fd: i32, offset: u64, len: u64) -> Result<()> {
-    static ZEROS: [u8; 4096] = [0; 4096];
-    match sys::fallocate(fd, 0, offset, len) {
-        Err(Errno(libc::ENOSYS | libc::EOPNOTSUPP | libc::EPERM)) => {}
-        answer => return answer,
+    if offset + len > sys::rlimit(libc::RLIMIT_FSIZE) {
+        return Err(Errno(libc::EFBIG));
     }
+    if len <= BUSY_SIZE as u64 && sys::filesystem(fd) == Ok(sys::EXT4) {
+        return write_zeros(fd, offset, len);
+    }
+    match sys::fallocate(fd, 0, offset, len) {
+        Err(Errno(libc::ENOSYS | libc::EOPNOTSUPP | libc::EPERM)) => write_zeros(fd, offset, len),
+        answer => answer,
+    }
+}
+
+fn write_zeros(fd: i32, offset: u64, len: u64) -> Result<()> {
+    static ZEROS: [u8; 16 << 10] = [0; 16 << 10];
     let mut done = 0;
     while done < len {
         let step = (len - done).min(ZEROS.len() as u64);
@@ -166,16 +182,7 @@ fn set_extent(page: *mut u8, extent: usize, size: usize, count: usize) {
     }
 }
 
-fn describe_process(page: *mut u8) {
-    let mut boot_id = [0u8; 36];
-    if let Ok(fd) = sys::open(
-        c"/proc/sys/kernel/random/boot_id",
-        libc::O_RDONLY | libc::O_CLOEXEC,
-        0,
-    ) {
-        let _ = sys::read(fd, &mut boot_id);
-        sys::close(fd);
-    }
+fn describe_process(page: *mut u8, boot_id: &BootId) {
     image::word32(control::PID).store(image::pid() as u32, Relaxed);
     image::word32(control::STATE).store(state::STARTING, Relaxed);
     image::word(control::START_TICKS).store(start_ticks().unwrap_or(0), Relaxed);
@@ -187,15 +194,16 @@ fn describe_process(page: *mut u8) {
     }
 }
 
-/// The boot id as the control page has it.
-pub(crate) fn boot_id() -> [u8; 36] {
+/// The kernel's number for this boot of the machine, as text.
+pub(crate) type BootId = [u8; 36];
+
+/// Reads the boot id; zeros where it can't be read.
+pub(crate) fn boot_id() -> BootId {
     let mut boot_id = [0u8; 36];
-    // SAFETY: 36 bytes at BOOT_ID lie inside the page.
-    unsafe {
-        let place = image::control_page().add(control::BOOT_ID);
-        boot_id
-            .as_mut_ptr()
-            .copy_from_nonoverlapping(place, boot_id.len());
+    let flags = libc::O_RDONLY | libc::O_CLOEXEC;
+    if let Ok(fd) = sys::open(c"/proc/sys/kernel/random/boot_id", flags, 0) {
+        let _ = sys::read(fd, &mut boot_id);
+        sys::close(fd);
     }
     boot_id
 }
@@ -224,7 +232,7 @@ pub(crate) fn grow(extent: usize, offset: u64, size: usize, count: usize) -> Res
     let flags = libc::O_RDWR | libc::O_NOFOLLOW | libc::O_CLOEXEC;
     let fd = sys::open(image::tail_path(), flags, 0)?;
     let len = count * size;
-    let mapped = map_extent(fd, offset, len, null_mut());
+    let mapped = make_extent(fd, offset, len, null_mut());
     sys::close(fd);
     let at = mapped?;
     remember(extent, at, len);
@@ -232,9 +240,10 @@ pub(crate) fn grow(extent: usize, offset: u64, size: usize, count: usize) -> Res
     Ok(at)
 }
 
-/// In a forked child: puts private memory over the parent's extents, so that nothing here can reach its buffers.
-pub(crate) fn leave_parents() {
-    for (place, length) in PLACES.iter().zip(&LENGTHS) {
+/// In a forked child: puts private memory over the parent's extents from number `first` on, so that nothing here can reach
+/// its buffers.
+pub(crate) fn leave_parents(first: usize) {
+    for (place, length) in PLACES.iter().zip(&LENGTHS).skip(first) {
         let (at, len) = (place.load(Relaxed), length.load(Relaxed) as usize);
         if at.is_null() || len == 0 {
             continue;
@@ -253,8 +262,8 @@ pub(crate) fn leave_parents() {
 /// The magic comes last: until then a reader takes the file for none.
 pub(crate) fn reopen() -> Result<()> {
     let path = image::tail_path();
-    let fd = file::create(path)?;
-    remember_identity(fd);
+    let (fd, stat) = file::create(path)?;
+    remember_identity(&stat);
     let copied = copy_extents(fd).and_then(|()| {
         // SAFETY: the magic is readable.
         unsafe { sys::pwrite_all(fd, MAGIC.as_ptr(), MAGIC.len(), 0) }

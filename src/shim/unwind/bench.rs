@@ -222,7 +222,7 @@ fn at_depth(depth: usize) -> Costs {
 #[test]
 #[ignore = "measures; for a quiet machine"]
 fn capture_costs() {
-    modules::start();
+    modules::start(b"");
     start(Mode::Full, DEFAULT_DEPTH, false);
     println!(
         "| frames | clock_gettime | hit | miss | miss, kept | unw_backtrace | new code | unw_backtrace, new code \

@@ -242,7 +242,7 @@ mod tests {
 
     #[test]
     fn every_row_of_libc_and_of_this_program_is_gimlis() {
-        modules::start();
+        modules::start(b"");
         let mut rows = 0;
         for address in [
             libc::getpid as *const () as usize,

@@ -125,7 +125,7 @@ fn a_slot() -> usize {
     static STARTED: Once = Once::new();
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     STARTED.call_once(|| {
-        modules::start();
+        modules::start(b"");
         start(Mode::Full, DEFAULT_DEPTH, true);
     });
     NEXT.fetch_add(1, Relaxed)
