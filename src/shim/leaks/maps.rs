@@ -55,6 +55,9 @@ pub(super) struct Maps {
     window: &'static [Cell<u64>],
     /// Number of the first one.
     window_from: Cell<usize>,
+    /// The page that was copied last for single words of it, and its address; `usize::MAX`: there is none.
+    page: &'static [Cell<u64>],
+    page_at: Cell<usize>,
 }
 
 impl Maps {
@@ -81,6 +84,8 @@ impl Maps {
             last: Cell::new((1, 0)),
             window: Cell::from_mut(arrays::zeroed::<u64>(WINDOW)?).as_slice_of_cells(),
             window_from: Cell::new(usize::MAX),
+            page: Cell::from_mut(arrays::zeroed::<u64>(PAGE / 8)?).as_slice_of_cells(),
+            page_at: Cell::new(usize::MAX),
         })
     }
 
@@ -112,14 +117,41 @@ impl Maps {
                 return None;
             }
             if !mapping.is_plain() {
-                let mut word = [0];
-                let got = kernel::copy_own(self.pid, at, &mut word);
-                return (got == Ok(8)).then_some(word[0]);
+                return self.load_copied(at);
             }
             self.last.set((mapping.from, mapping.to));
         }
         // SAFETY: the word lies in a readable mapping of own pages, and the copy is alone with its memory.
         Some(unsafe { (at as *const u64).read_unaligned() })
+    }
+
+    /// A word of a page that may be missing: a copy of the page is asked, which the next words are likely to be in, too.
+    #[cold]
+    fn load_copied(&self, at: usize) -> Option<u64> {
+        let page = at - at % PAGE;
+        if at + 8 > page + PAGE {
+            let mut word = [0];
+            let got = kernel::copy_own(self.pid, at, &mut word);
+            return (got == Ok(8)).then_some(word[0]);
+        }
+        if self.page_at.get() != page {
+            let mut words = [0u64; PAGE / 8];
+            self.page_at.set(usize::MAX);
+            if kernel::copy_own(self.pid, page, &mut words) != Ok(PAGE) {
+                return None;
+            }
+            for (to, word) in self.page.iter().zip(words) {
+                to.set(word);
+            }
+            self.page_at.set(page);
+        }
+        let (index, shift) = (at % PAGE / 8, at % 8 * 8);
+        let low = self.page.get(index)?.get() >> shift;
+        let high = match shift {
+            0 => 0,
+            _ => self.page.get(index + 1)?.get() << (64 - shift),
+        };
+        Some(low | high)
     }
 
     /// Whether a page can hold anything but zeros. Meant for pages in ascending order.
@@ -350,5 +382,27 @@ mod tests {
         let mut seen = 0;
         maps.each_word_at(at, at + 8, |_, word| seen += u32::from(word == here));
         assert_eq!(seen, 1);
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore)]
+    fn words_of_a_file_are_read_as_they_are_at_any_address() {
+        static TEXT: [u64; 1536] = {
+            let mut text = [0; 1536];
+            let mut i = 0;
+            while i < text.len() {
+                text[i] = 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(i as u64 + 1);
+                i += 1;
+            }
+            text
+        };
+        let maps = Maps::read().expect("/proc/self/maps");
+        let from = &raw const TEXT as usize;
+        assert_eq!(maps.at(from).map(|mapping| mapping.kind), Some(Kind::File));
+        for at in from..from + size_of_val(&TEXT) - 8 {
+            // SAFETY: the eight bytes lie inside the text.
+            let expected = unsafe { (at as *const u64).read_unaligned() };
+            assert_eq!(maps.load(at), Some(expected));
+        }
     }
 }
