@@ -33,15 +33,16 @@ pub(crate) fn prepare() {
 
 /// The image ends by `how`, a call of `caller`.
 pub(crate) fn close_out(how: &str, caller: Caller) {
-    close(how, false, caller);
+    close(how, false, settings::get().maps, caller);
 }
 
-/// The image ends if the exec that follows works.
-pub(crate) fn close_out_for_exec(how: &str, caller: Caller) {
-    close(how, true, caller);
+/// The image ends if the exec that follows works. `began`: that call began it, too, so that the picture of its start is one
+/// of its end.
+pub(crate) fn close_out_for_exec(how: &str, caller: Caller, began: bool) {
+    close(how, true, settings::get().maps && !began, caller);
 }
 
-fn close(how: &str, exec: bool, caller: Caller) {
+fn close(how: &str, exec: bool, picture: bool, caller: Caller) {
     let open = matches!(image::state(), state::BUFFERED | state::STOPPED);
     if !open || image::generation() == 0 || image::sandboxed() || image::is_borrowed() {
         return;
@@ -54,7 +55,7 @@ fn close(how: &str, exec: bool, caller: Caller) {
     if settings::leaks() {
         leaks::write(if exec { "exec" } else { "exit" }, caller);
     }
-    let mut scratch = match settings::get().maps {
+    let mut scratch = match picture {
         true => snapshot::scratch().ok(),
         false => None,
     };

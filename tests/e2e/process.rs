@@ -142,6 +142,24 @@ fn an_exec_ends_one_log_and_begins_another_of_the_same_pid() {
 }
 
 #[test]
+fn a_child_that_only_becomes_another_program_pictures_its_memory_once() {
+    let recorded = record("process_kinds", &["fork_exec"]);
+    let logs = Log::all_in(recorded.logs.path());
+    assert_eq!(logs.len(), 3, "{:?}", recorded.logs.names());
+    for log in &logs {
+        assert_complete(log);
+        let forked = log.start().get("forked_from").is_some();
+        let pictures: Vec<_> = log.ops("snapshot").map(|line| &line["when"]).collect();
+        let expected: &[&str] = if forked {
+            &["start"]
+        } else {
+            &["start", "exit"]
+        };
+        assert_eq!(pictures, expected, "{}", log.path.display());
+    }
+}
+
+#[test]
 fn forks_among_allocating_threads_never_hang_and_never_share_a_log() {
     let recorded = record("fork_torture", &["120"]);
     let logs = Log::all_in(recorded.logs.path());

@@ -42,8 +42,9 @@ fn becoming(how: &str, path: usize, entered: &Entered) {
         return spawn::trying(path as *const c_char);
     }
     // A forked child that made no memory call yet has no log: without one nobody would miss what comes after it.
+    let begins_here = image::generation() == 0;
     let _ = thread::slot();
-    close_out_for_exec(how, Caller::Hook(entered.registers));
+    close_out_for_exec(how, Caller::Hook(entered.registers), begins_here);
 }
 
 macro_rules! before {
