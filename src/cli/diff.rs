@@ -77,10 +77,12 @@ struct Report {
     left_out: usize,
     /// Sites whose figure has not changed.
     unchanged: usize,
+    /// Those of them of which another figure has changed.
+    changed_otherwise: usize,
     /// How many functions of a stack the text shows.
     #[serde(skip)]
     depth: usize,
-    /// Modules whose names are missing or poor.
+    /// Modules whose names are missing or poor, when sites are named.
     notes: Vec<String>,
 }
 
@@ -125,15 +127,16 @@ fn report(args: &Args, old: &SiteLogs, new: &SiteLogs) -> Report {
             logs.start_unix_ns,
         )
     });
-    let mut sites = change::changes(
+    let sites = change::changes(
         (old, &before),
         (new, &after),
         args.grouping.by,
         &args.grouping.skip,
     );
-    let known = sites.len();
-    sites.retain(|site| site.by(args.sort) != 0);
-    let unchanged = known - sites.len();
+    let (mut sites, unchanged): (Vec<Change>, Vec<Change>) =
+        sites.into_iter().partition(|site| site.by(args.sort) != 0);
+    let changed_otherwise = unchanged.iter().filter(|site| site.old != site.new);
+    let changed_otherwise = changed_otherwise.count();
     sites.sort_by(|a, b| {
         let size = |site: &Change| Reverse(site.by(args.sort).unsigned_abs());
         size(a).cmp(&size(b)).then_with(|| a.site.cmp(&b.site))
@@ -144,8 +147,11 @@ fn report(args: &Args, old: &SiteLogs, new: &SiteLogs) -> Report {
     } else {
         args.extent.top
     });
-    let mut notes = before.notes();
-    notes.extend(after.notes());
+    let mut notes = Vec::new();
+    if !sites.is_empty() {
+        notes = before.notes();
+        notes.extend(after.notes());
+    }
     notes.sort();
     notes.dedup();
     Report {
@@ -157,7 +163,8 @@ fn report(args: &Args, old: &SiteLogs, new: &SiteLogs) -> Report {
         sort: args.sort,
         left_out: changed - sites.len(),
         sites,
-        unchanged,
+        unchanged: unchanged.len(),
+        changed_otherwise,
         depth: args.extent.depth,
         notes,
     }

@@ -50,6 +50,13 @@ fn what_the_newer_version_asks_for_more_and_less_is_told_by_function() {
     let live = diff(&logs, &["--by", "function", "--sort", "live", "--json"]).json();
     let names: Vec<String> = sites(&live).into_iter().map(|(name, _)| name).collect();
     assert_eq!(names, ["rows", "added"]);
+    assert_eq!(live["unchanged"], 3, "{live}");
+    assert_eq!(live["changed_otherwise"], 2, "removed and cells: {live}");
+    let told = diff(&logs, &["--by", "function", "--sort", "failures"]);
+    let last = told.stdout().lines().last();
+    let nothing = "No site has changed in what is compared (failed calls), \
+                   4 changed in another figure alone (--sort), 1 alike in both";
+    assert_eq!(last, Some(nothing));
 }
 
 #[test]
@@ -89,7 +96,11 @@ fn stacks_are_the_same_when_their_functions_are_and_equal_recordings_have_no_cha
     assert_eq!(report["sites"], json!([]));
     assert!(report["unchanged"].as_u64().expect("a number") >= 4);
     let told = diff(&same, &[]);
-    assert!(told.stdout().contains("No site has changed"), "{told:?}");
+    let (_, told) = told
+        .stdout()
+        .split_once("\n\nNo site has changed, ")
+        .expect("the words");
+    assert!(told.ends_with(" alike in both\n"), "{told:?}");
 }
 
 #[test]

@@ -38,14 +38,14 @@ fn head(out: &mut String, report: &Report) -> std::fmt::Result {
         if figure == Sort::Failures && (old, new) == (0, 0) {
             continue;
         }
-        writeln!(
-            out,
+        let line = format!(
             "{words:<20}{:>14}{:>14}{:>14}  {}",
             amount(figure, old),
             amount(figure, new),
             signed(figure, old, new),
             relative(old, new),
-        )?;
+        );
+        writeln!(out, "{}", line.trim_end())?;
     }
     Ok(())
 }
@@ -112,18 +112,32 @@ fn details(report: &Report, old: &Figures, new: &Figures) -> String {
 }
 
 fn foot(out: &mut String, report: &Report) -> std::fmt::Result {
-    if report.sites.is_empty() {
-        writeln!(out, "\nNo site has changed by what --sort asks for.")?;
-    }
+    let otherwise = report.changed_otherwise;
+    let alike = report.unchanged - otherwise;
     let mut rest = Vec::new();
+    if report.sites.is_empty() {
+        let figures = figures(report);
+        let shown = figures.iter().find(|(figure, _)| *figure == report.sort);
+        let shown = shown.map_or("short-lived", |(_, words)| words);
+        rest.push(match otherwise {
+            0 => "No site has changed".to_string(),
+            _ => format!("No site has changed in what is compared ({shown})"),
+        });
+    }
     if report.left_out > 0 {
         rest.push(format!(
             "{} more not shown (--top 0 shows all)",
             count(report.left_out as u64)
         ));
     }
-    if report.unchanged > 0 {
-        rest.push(format!("{} unchanged", count(report.unchanged as u64)));
+    if otherwise > 0 {
+        rest.push(format!(
+            "{} changed in another figure alone (--sort)",
+            count(otherwise as u64)
+        ));
+    }
+    if alike > 0 {
+        rest.push(format!("{} alike in both", count(alike as u64)));
     }
     if !rest.is_empty() {
         writeln!(out, "\n{}", rest.join(", "))?;
