@@ -22,7 +22,8 @@ const LINES: usize = 30;
 /// Show memory over time.
 ///
 /// Live blocks: what the program asked malloc for and has not freed. Malloc holds: what malloc has from the kernel for
-/// them. Mapped: what the program mapped itself. In memory: the resident bytes of everything, as last known.
+/// them. Mapped: what the program mapped itself. In memory: the resident bytes of everything, as last known. A row says
+/// the most that there was from its time to the next row's.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -84,13 +85,14 @@ fn table(title: &str, line: &Timeline) -> String {
     let step = line.points.len().div_ceil(LINES).max(1);
     for span in line.points.chunks(step) {
         let Some(last) = span.last() else { continue };
-        let most = span.iter().map(|point| point.in_use).max().unwrap_or(0);
+        let mut most = span[0];
+        span.iter().for_each(|point| most.raise(point));
         rows.push(format!(
             "{:>12} {:>12} {:>12} {:>12} {:>12}",
-            time(span[0].t),
-            bytes(most),
-            bytes(last.held),
-            bytes(last.mapped),
+            time(most.t),
+            bytes(most.in_use),
+            bytes(most.held),
+            bytes(most.mapped),
             resident(line, last.t).map_or_else(|| "?".to_string(), bytes)
         ));
     }

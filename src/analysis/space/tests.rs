@@ -40,6 +40,31 @@ fn a_timeline_changes_at_the_moment_of_the_call() {
     assert_eq!(points[4], (500_000, 0x21000, 4096));
 }
 
+#[test]
+fn a_timelines_point_has_the_most_of_its_span_and_malloc_never_holds_less_than_is_live() {
+    let mapped = 196_608;
+    let via = "\"prot\":3,\"flags\":34,\"fd\":-1,\"offset\":0,\"via\":\"malloc\"";
+    let log = log(&[&[
+        brk(1_000, 0x1000, 0x22000),
+        mmap(200_000, 0x50000, mapped, via),
+        malloc(200_000, 190_000, 0x50010),
+        free(200_010, 0x50010),
+        munmap(200_010, 0x50000, mapped).replace('}', ",\"via\":\"free\"}"),
+        malloc(300_000, 5, 0x1010),
+    ]]);
+    let mut line = super::Timeline::default();
+    let outcome = replay(&log, &mut line).expect("the log can be read");
+    line.finish(&outcome.memory);
+    let figures = |point: &super::Point| (point.t, point.in_use, point.held);
+    let points: Vec<_> = line.points.iter().take(3).map(figures).collect();
+    let expected = [
+        (1_000, 0, 0x21000),
+        (200_000, 190_000, 0x21000 + mapped),
+        (300_000, 5, 0x21000),
+    ];
+    assert_eq!(points, expected);
+}
+
 fn view(threads: &[&[String]], moment: Moment) -> View {
     View::read(&log(threads), moment).expect("the log can be read")
 }

@@ -10,17 +10,26 @@ use crate::replay::Visitor;
 /// More points than this are halved: twice the pixels of a wide screen.
 const MOST_POINTS: usize = 4096;
 
-/// What there was in a span of time.
+/// The most that there was in a span of time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Point {
     /// The span's first moment with an event, nanoseconds since the image started.
     pub t: u64,
-    /// Bytes in live blocks, the most in the span.
+    /// Bytes in live blocks.
     pub in_use: u64,
-    /// Bytes that malloc held: heap segment, thread arenas, its own mappings; at the span's end.
+    /// Bytes that malloc held: heap segment, thread arenas, its own mappings.
     pub held: u64,
-    /// Bytes that the program mapped itself; at the span's end.
+    /// Bytes that the program mapped itself.
     pub mapped: u64,
+}
+
+impl Point {
+    /// Takes in what there was at another moment of the span.
+    pub fn raise(&mut self, other: &Point) {
+        self.in_use = self.in_use.max(other.in_use);
+        self.held = self.held.max(other.held);
+        self.mapped = self.mapped.max(other.mapped);
+    }
 }
 
 /// The curves of a log.
@@ -37,6 +46,8 @@ pub struct Timeline {
     /// The last event.
     pub end: u64,
     span: u64,
+    /// What there is after the last event.
+    now: Point,
     /// Bytes in heaps of thread arenas.
     arenas: u64,
     space: Space,
@@ -51,6 +62,7 @@ impl Default for Timeline {
             peak: Peak::default(),
             end: 0,
             span: 1024,
+            now: Point::default(),
             arenas: 0,
             space: Space::default(),
         }
@@ -62,32 +74,28 @@ impl Visitor for Timeline {
         self.space.begin(log, memory);
         self.resident = log.resident().to_vec();
         self.arenas = arenas(memory);
+        self.note(memory);
     }
 
     #[inline]
     fn step(&mut self, step: &Step, change: &Change, memory: &Memory) {
-        let mut rare = false;
         match &step.event.what {
             What::Alloc(_) | What::Free(_) | What::Realloc(_) => {}
             What::Mark { name, .. } => self.marks.push((step.time, name.clone())),
-            _ => {
+            what => {
                 self.space.step(step, change, memory);
-                rare = true;
+                if let What::Arena(_) = what {
+                    self.arenas = arenas(memory);
+                }
+                self.note(memory);
             }
         }
         self.end = step.time;
-        let in_use = memory.heap.now().bytes;
+        self.now.t = step.time;
+        self.now.in_use = memory.heap.now().bytes;
         match self.points.last_mut() {
-            Some(point) if point.t / self.span == step.time / self.span => {
-                point.in_use = point.in_use.max(in_use);
-            }
-            _ => self.next(step.time, in_use),
-        }
-        if rare || self.points.len() == 1 {
-            if let What::Arena(_) = &step.event.what {
-                self.arenas = arenas(memory);
-            }
-            self.fill(memory);
+            Some(point) if point.t / self.span == step.time / self.span => point.raise(&self.now),
+            _ => self.next(),
         }
     }
 }
@@ -102,28 +110,22 @@ impl Timeline {
         self.resident.sort_unstable();
     }
 
-    fn next(&mut self, t: u64, in_use: u64) {
+    /// Begins a span with what there is now.
+    fn next(&mut self) {
         if self.points.len() >= MOST_POINTS {
             self.halve();
         }
-        let before = self.points.last().copied().unwrap_or_default();
-        self.points.push(Point {
-            t,
-            in_use,
-            ..before
-        });
+        self.points.push(self.now);
     }
 
-    /// Fills in what holds after the last step of the last span so far.
-    fn fill(&mut self, memory: &Memory) {
+    /// Notes what malloc and the program have from the kernel now.
+    fn note(&mut self, memory: &Memory) {
         let mappings = &memory.mappings;
         let heap = mappings.brk();
         let heap = heap.map_or(0, |brk| brk.now.saturating_sub(brk.first));
         let own = mappings.by_malloc().bytes;
-        if let Some(point) = self.points.last_mut() {
-            point.held = own.saturating_add(heap).saturating_add(self.arenas);
-            point.mapped = mappings.by_program().bytes;
-        }
+        self.now.held = own.saturating_add(heap).saturating_add(self.arenas);
+        self.now.mapped = mappings.by_program().bytes;
     }
 
     /// Makes the spans twice as long.
@@ -134,8 +136,7 @@ impl Timeline {
         for point in self.points.drain(..) {
             match kept.last_mut() {
                 Some(last) if last.t / span == point.t / span => {
-                    last.in_use = last.in_use.max(point.in_use);
-                    (last.held, last.mapped) = (point.held, point.mapped);
+                    last.raise(&point);
                 }
                 _ => kept.push(point),
             }
