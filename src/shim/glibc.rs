@@ -81,8 +81,13 @@ impl Call {
     pub(crate) fn enter() -> Call {
         request::look();
         let slot = thread::latest();
-        if let Some(slot) = slot {
-            slot.enter();
+        match slot {
+            Some(slot) => slot.enter(),
+            // What the call that begins the image makes the kernel do is seen like all that follows.
+            None if crate::image::generation() == 0 => {
+                crate::start::start();
+            }
+            None => {}
         }
         Call {
             break_before: current_break(),

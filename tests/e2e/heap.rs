@@ -48,6 +48,17 @@ fn any_function_may_be_called_before_every_constructor() {
 }
 
 #[test]
+fn the_heap_segment_that_the_first_call_of_the_image_makes_is_told_of() {
+    let log = record("first_call", &["malloc", "early"]).log();
+    let first = log.ops("malloc").next().expect("a call");
+    let made = log.ops("brk").next().expect("it made the heap segment");
+    assert_eq!(made["via"], "malloc");
+    assert_eq!(made["t"], first["t"]);
+    let segment = address(&made["from"])..address(&made["to"]);
+    assert!(segment.contains(&address(&first["ptr"])), "{made} {first}");
+}
+
+#[test]
 fn any_function_may_be_the_first_call_of_a_thread() {
     for function in FUNCTIONS {
         let recorded = record("first_call", &[function, "thread"]);
