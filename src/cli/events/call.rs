@@ -204,10 +204,11 @@ fn about(line: &mut Vec<u8>, event: &Event, what: &What) -> io::Result<()> {
         ),
         What::Map(map) => write!(
             line,
-            "{name} {:x}-{:x} {} {}{}",
+            "{name} {:x}-{:x} {}{}{}{}",
             map.from,
             map.to,
             printable(map.perms.as_bytes()),
+            if map.path.is_empty() { "" } else { " " },
             printable(&map.path),
             if map.own { " (memspy's)" } else { "" }
         ),

@@ -16,7 +16,7 @@ use crate::amount::{bytes, count};
 use crate::colour::Colour;
 
 /// How many size classes and threads are shown.
-const MOST_CLASSES: usize = 12;
+const MOST_CLASSES: usize = 20;
 const MOST_THREADS: usize = 5;
 /// The longest bar of the histogram.
 const BAR: u64 = 24;
@@ -37,11 +37,7 @@ pub(super) fn one(summary: &Summary, colour: Colour) -> String {
     );
     remarks(&mut out, summary, colour);
     heading(&mut out, colour, "Calls", &["count", "bytes", "failed"]);
-    calls(&mut out, &summary.totals);
-    let null = summary.heap.counts.free_null;
-    if null > 0 {
-        row(&mut out, "(free of NULL)", &[count(null)]);
-    }
+    calls(&mut out, &summary.totals, summary.heap.counts.free_null);
     blocks(&mut out, summary, colour);
     let inferred = summary.process.as_ref().is_none_or(|start| start.inference);
     came_from(&mut out, &summary.totals, inferred, colour);
@@ -80,10 +76,15 @@ pub(super) fn command(start: &Start) -> String {
         [] => printable(&start.exe),
         words => words.join(" "),
     };
-    if text.chars().count() <= MOST_COMMAND {
+    cut(text, MOST_COMMAND)
+}
+
+/// A text of at most `most` characters, with a sign where it goes on.
+pub(super) fn cut(text: String, most: usize) -> String {
+    if text.chars().count() <= most {
         return text;
     }
-    text.chars().take(MOST_COMMAND - 1).chain(['…']).collect()
+    text.chars().take(most - 1).chain(['…']).collect()
 }
 
 pub(super) fn path(summary: &Summary) -> String {
@@ -212,7 +213,8 @@ fn damage(damage: &Damage) -> Vec<String> {
 }
 
 /// Calls by function.
-pub(super) fn calls(out: &mut String, totals: &Totals) {
+/// A line for each function that was called; `null`: how often free got NULL.
+pub(super) fn calls(out: &mut String, totals: &Totals, null: u64) {
     for (op, calls) in &totals.calls {
         let Calls {
             count: number,
@@ -229,6 +231,9 @@ pub(super) fn calls(out: &mut String, totals: &Totals) {
             _ => bytes(size),
         };
         row(out, op.name(), &[count(number), size, failed]);
+        if *op == Op::Free && null > 0 {
+            row(out, "  of them free(NULL)", &[count(null)]);
+        }
     }
     if totals.calls.is_empty() {
         line(out, "  none");

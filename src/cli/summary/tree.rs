@@ -66,7 +66,8 @@ pub(super) fn several(summaries: &[Summary], colour: Colour) -> String {
             "Calls of all", "count", "bytes", "failed"
         ))
     ));
-    text::calls(&mut out, &totals);
+    let null = summaries.iter().map(|one| one.heap.counts.free_null);
+    text::calls(&mut out, &totals, null.sum());
     let inferred = starts.iter().flatten().all(|start| start.inference);
     text::came_from(&mut out, &totals, inferred, colour);
     text::sizes(&mut out, &totals.sizes, colour);
@@ -105,10 +106,7 @@ fn image_line(summary: &Summary, depth: usize, origin: Origin) -> String {
         Origin::Exec(_) => "= ",
         _ => "",
     };
-    let name: String = format!("{indent}{arrow}{name}")
-        .chars()
-        .take(COMMAND)
-        .collect();
+    let name = text::cut(format!("{indent}{arrow}{name}"), COMMAND);
     format!(
         "{pid:>8} {name:<COMMAND$} {:>9} {:>10} {:>10} {:>10}\n",
         text::time(summary.duration_ns),
