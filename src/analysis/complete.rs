@@ -10,6 +10,7 @@ use crate::lineage::Lineage;
 use crate::log::Log;
 use crate::merge::Step;
 use crate::tail::Tail;
+use crate::text::some;
 use serde::{Serialize, Serializer};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -114,11 +115,6 @@ impl Serialize for Reason {
     fn serialize<S: Serializer>(&self, json: S) -> Result<S::Ok, S::Error> {
         json.collect_str(self)
     }
-}
-
-fn some(count: u64, noun: &str) -> String {
-    let s = if count == 1 { "" } else { "s" };
-    format!("{count} {noun}{s}")
 }
 
 /// The lines of a log that bear witness about it and about other programs, collected while it is gone through.

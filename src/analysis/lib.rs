@@ -36,7 +36,7 @@ pub mod verdict;
 
 pub use error::Error;
 pub use source::find;
-pub use text::printable;
+pub use text::{count, printable};
 
 #[cfg(test)]
 mod reader_tests;

@@ -3,7 +3,7 @@
 use crate::complete::Completeness;
 use crate::damage::Damage;
 use crate::error::Error;
-use crate::event::{Event, Start, Via, What};
+use crate::event::{Address, Event, Start, Via, What};
 use crate::histogram::Histogram;
 use crate::lineage::Lineage;
 use crate::log::Log;
@@ -174,7 +174,7 @@ pub enum Verb {
 pub struct KernelCalls {
     /// Calls, the failed ones included.
     pub count: u64,
-    /// Bytes of those that succeeded, in whole pages; of mremap and arenas the bytes after.
+    /// Bytes of those that succeeded, in whole pages; of mremap the bytes after, of an arena's heap how much it changed.
     pub bytes: u64,
     /// Calls that failed.
     pub failures: u64,
@@ -262,6 +262,8 @@ struct Tally {
     waiting: Vec<(u32, Act, u64)>,
     /// The last block that a thread gave back: (thread, time, bytes).
     freed: (u32, u64, u64),
+    /// The heaps of thread arenas by their first byte, and their sizes.
+    arenas: FxHashMap<Address, u64>,
 }
 
 impl Default for Tally {
@@ -277,11 +279,17 @@ impl Default for Tally {
             },
             waiting: Vec::new(),
             freed: (0, 0, 0),
+            arenas: FxHashMap::default(),
         }
     }
 }
 
 impl Visitor for Tally {
+    fn begin(&mut self, _: &Log, memory: &Memory) {
+        let arenas = memory.mappings.arenas();
+        self.arenas = arenas.map(|arena| (arena.base, arena.size)).collect();
+    }
+
     #[inline(always)]
     fn step(&mut self, step: &Step, change: &Change, memory: &Memory) {
         if step.thread != self.present.thread {
@@ -353,7 +361,11 @@ impl Tally {
             What::Thread { name, .. } => self.present.name = printable(name),
             _ if step.half == Half::Release => {}
             _ => {
-                if let Some((verb, bytes)) = kernel_act(event, memory.mappings.page()) {
+                if let Some((verb, mut bytes)) = kernel_act(event, memory.mappings.page()) {
+                    if let What::Arena(arena) = &event.what {
+                        let before = self.arenas.insert(arena.base, arena.size);
+                        bytes = bytes.abs_diff(before.unwrap_or(0));
+                    }
                     self.kernel_call(step, verb, bytes);
                 }
             }
@@ -478,6 +490,7 @@ fn kernel_act(event: &Event, page: u64) -> Option<(Verb, u64)> {
         What::Brk(call) if call.to < call.from => (Verb::BrkDown, call.from - call.to),
         What::Brk(_) => (Verb::BrkSame, 0),
         What::Arena(arena) => match arena.change {
+            // The size after; what it was before is for the caller to know.
             Made => (Verb::ArenaMade, arena.size),
             Grown => (Verb::ArenaGrown, arena.size),
             Shrunk => (Verb::ArenaShrunk, arena.size),
@@ -576,4 +589,45 @@ fn kernel<S: Serializer>(rows: &BTreeMap<Act, KernelCalls>, json: S) -> Result<S
         via: act.via.map(|via| via.to_string()),
         calls,
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testlog::TestLog;
+
+    #[test]
+    fn the_heap_of_an_arena_grows_and_shrinks_by_what_it_changed() {
+        let arena = |t: u64, size: u64, change: &str| {
+            format!(
+                "{{\"op\":\"arena\",\"t\":{t},\"base\":\"0x4000000\",\"size\":{size},\
+                 \"change\":\"{change}\",\"arena\":\"0x4000030\",\"via\":\"malloc\"}}"
+            )
+        };
+        let lines = [
+            arena(1, 135_168, "made"),
+            arena(2, 139_264, "grown"),
+            arena(3, 147_456, "grown"),
+            arena(4, 135_168, "shrunk"),
+        ];
+        let mut log = TestLog::new("");
+        log.block(1, &lines.each_ref().map(String::as_str));
+        log.end(1, 5);
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("log");
+        log.write(&path);
+        let log = Log::open(&path).expect("a log");
+        let summary = Summary::read(&log).expect("it can be read");
+        let rows = summary.totals.kernel.iter();
+        let rows: Vec<_> = rows
+            .map(|(act, calls)| (act.verb, calls.count, calls.bytes))
+            .collect();
+        let expected = [
+            (Verb::ArenaMade, 1, 135_168),
+            (Verb::ArenaGrown, 2, 12_288),
+            (Verb::ArenaShrunk, 1, 12_288),
+        ];
+        assert_eq!(rows, expected);
+        assert_eq!(summary.space.arena_bytes, 135_168);
+    }
 }

@@ -18,6 +18,7 @@ use super::{
     Baseline, BaselineEntry, Budget, Budgets, Finding, Fingerprint, Kind, KindSet, Leak, Measures,
     Process, Standing, leaked,
 };
+use crate::text::{count, some};
 
 /// What the user wants to be judged, and how.
 #[derive(Clone, Debug)]
@@ -268,11 +269,6 @@ pub fn judge(
     verdict
 }
 
-fn some(number: u64, noun: &str) -> String {
-    let s = if number == 1 { "" } else { "s" };
-    format!("{number} {noun}{s}")
-}
-
 /// What fails a check beside leaks and budgets.
 fn other_failures(policy: &Policy, usage: &[Usage], program_status: Option<u8>) -> Vec<String> {
     let unused = usage
@@ -429,8 +425,10 @@ impl Exceeded {
             None => String::new(),
         };
         format!(
-            "over budget{place}: {value} {}, allowed {limit}",
-            budget.name()
+            "over budget{place}: {} {}, allowed {}",
+            count(*value),
+            budget.name(),
+            count(*limit)
         )
     }
 }

@@ -41,8 +41,8 @@ const KINDS: [(&str, Side, &[Verb], bool); 13] = {
         ("  resized", Malloc, &[Mremap], true),
         ("  unmapped", Malloc, &[Munmap], true),
         ("thread arenas made", Malloc, &[ArenaMade], true),
-        ("  grown", Malloc, &[ArenaGrown], false),
-        ("  shrunk", Malloc, &[ArenaShrunk], false),
+        ("  grown", Malloc, &[ArenaGrown], true),
+        ("  shrunk", Malloc, &[ArenaShrunk], true),
         ("mmap by the program", Program, &[Mmap], true),
         ("  resized", Program, &[Mremap], true),
         ("  unmapped", Program, &[Munmap], true),
@@ -186,7 +186,7 @@ fn call(op: Op, asked: u64, align: u64) -> String {
         Op::AlignedAlloc | Op::Memalign => format!("{name}({align}, {asked})"),
         Op::Malloc | Op::Valloc | Op::Pvalloc => format!("{name}({asked})"),
         Op::PosixMemalign => format!("{name}(…, {align}, {asked})"),
-        Op::Realloc | Op::Reallocarray => format!("{name} to {asked} bytes"),
-        _ => format!("{name} of {asked} bytes"),
+        Op::Realloc | Op::Reallocarray => format!("{name} to {} bytes", count(asked)),
+        _ => format!("{name} of {} bytes", count(asked)),
     }
 }
