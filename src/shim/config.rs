@@ -58,9 +58,13 @@ impl Initial {
 
     /// The value of an environment variable.
     pub(crate) fn var(&self, name: &[u8]) -> Option<&'static CStr> {
-        self.env.iter().find_map(|entry| {
+        // Most of the environment is told apart by its first byte, without a search for its end.
+        let first = name.first().map(|byte| *byte as c_char)?;
+        // SAFETY: each string has at least its NUL.
+        let begins = |entry: &*const c_char| unsafe { **entry } == first;
+        self.env.iter().copied().filter(begins).find_map(|entry| {
             // SAFETY: the kernel ends each of its strings with NUL.
-            let entry = unsafe { CStr::from_ptr(*entry) };
+            let entry = unsafe { CStr::from_ptr(entry) };
             let value = entry.to_bytes().strip_prefix(name)?.strip_prefix(b"=")?;
             // SAFETY: a suffix of a NUL-terminated string, which ends at the same NUL.
             Some(unsafe { CStr::from_ptr(value.as_ptr().cast()) })

@@ -151,8 +151,7 @@ fn begin(pid: i32, forked: bool) -> core::result::Result<(), Failure> {
         Some(program) => program,
         None => first_start()?,
     };
-    if settings::get().mode == Mode::Off || program.parent != 0 && program.parent != sys::getppid()
-    {
+    if program.parent != 0 && program.parent != sys::getppid() {
         return Err(NOT_WANTED);
     }
     if forked {
@@ -216,14 +215,14 @@ fn first_start() -> core::result::Result<&'static Program, Failure> {
     let initial = Initial::find();
     let config = keep(Config::read(&initial)).ok_or(NO_MEMORY)?;
     settings::set(config);
-    // A leak checker that finds the place's address in an image that makes no use of it takes it for a pointer.
-    if config.mode != Mode::Off {
-        memory::choose_place(
-            initial.aux(libc::AT_BASE).unwrap_or(0),
-            initial.args.as_ptr() as usize,
-            sys::rlimit(libc::RLIMIT_STACK),
-        );
+    if config.mode == Mode::Off {
+        return Err(NOT_WANTED);
     }
+    memory::choose_place(
+        initial.aux(libc::AT_BASE).unwrap_or(0),
+        initial.args.as_ptr() as usize,
+        sys::rlimit(libc::RLIMIT_STACK),
+    );
     let (argv, argv_cut) = arguments(initial.args).ok_or(NO_MEMORY)?;
     let mut exe = PathText::new().ok_or(NO_MEMORY)?;
     let _ = exe.fill(|room| sys::readlink(c"/proc/self/exe", room));

@@ -132,6 +132,7 @@ fn a_sandbox_that_refuses_a_call_of_ours_costs_the_whole_log_or_nothing() {
     for (call, recorded) in [
         (libc::SYS_pwrite64, true),
         (libc::SYS_fallocate, true),
+        (libc::SYS_fstatfs, true),
         (libc::SYS_membarrier, true),
         (libc::SYS_fchmod, true),
         (libc::SYS_prlimit64, true),

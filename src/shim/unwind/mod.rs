@@ -116,8 +116,10 @@ static MISTAKEN: AtomicU64 = AtomicU64::new(0);
 /// Starts. `depth`: frames of a stack that are kept, innermost first, at most [`MAX_DEPTH`]. `check`: prove each hit of
 /// the memo by a walk (slow, see [`checks`]). After `modules::start`.
 pub(crate) fn start(mode: Mode, depth: usize, check: bool) {
-    bounds::start();
-    rule::start();
+    if mode != Mode::Off {
+        bounds::start();
+        rule::start();
+    }
     DEPTH.store(depth.clamp(1, MAX_DEPTH), Relaxed);
     CHECKING.store(check, Relaxed);
     MODE.store(mode as u8, Release);
