@@ -207,3 +207,23 @@ fn what_is_no_log_gets_one_line_and_exit_code_1() {
         assert!(refused.stderr().contains(said), "{refused}");
     }
 }
+
+#[test]
+fn a_call_site_without_a_name_is_told_by_its_place_in_its_module() {
+    let logs = TestDir::new();
+    let program = compile_with("versions.c", &["-s"]);
+    finish(&mut preloaded(program, &logs)).success();
+    let told = summary(&logs, &["--json"]).json();
+    let functions = told["sites"][0]["functions"].as_array().expect("a list");
+    // The function that asks and main have lost their names; who calls main has one.
+    let names = functions
+        .iter()
+        .map(|name| name.as_str().expect("a name"))
+        .collect::<Vec<_>>();
+    let [asks, main, calls_main] = names.as_slice() else {
+        panic!("{names:?}");
+    };
+    assert!(asks.contains("+0x") && main.contains("+0x"), "{names:?}");
+    assert!(asks.starts_with("versions"), "{names:?}");
+    assert!(!calls_main.starts_with("versions"), "{names:?}");
+}

@@ -2,6 +2,7 @@
 
 use memspy_analysis::printable;
 use memspy_analysis::site::{Figures, Sites};
+use memspy_symbol::Frame;
 use serde::Serialize;
 
 use super::group::is_wrapper;
@@ -19,8 +20,8 @@ pub(crate) struct TopSite {
     figures: Figures,
     /// Its part of the bytes of all sites, 0 to 1.
     share: f64,
-    /// The functions that asked, innermost first, without the standard libraries and without those that
-    /// have no name.
+    /// The functions that asked, innermost first, without the standard libraries; for one without a name its address in
+    /// its module. A function that is in itself (inlined, or called by itself) stands once.
     functions: Vec<String>,
     /// Where the first of them asked.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -59,17 +60,21 @@ fn top_site(sites: &Sites, site: usize, naming: &Naming, total: u64) -> TopSite 
         file: None,
         line: None,
     };
+    let unnamed = [Frame::default()];
     for place in sites.tree.path(site.stack) {
-        for frame in naming.frames(place) {
-            let Some(function) = frame.function.as_deref().filter(|name| !is_wrapper(name)) else {
-                continue;
-            };
+        let frames = match naming.frames(place) {
+            [] => &unnamed,
+            frames => frames,
+        };
+        let asks = |frame: &&Frame| !is_wrapper(frame.function.as_deref().unwrap_or_default());
+        for frame in frames.iter().filter(asks) {
+            let function = naming.function(place, frame);
             if top.functions.is_empty() {
                 top.file = frame.file.as_deref().map(|file| printable(file.as_bytes()));
                 top.line = frame.line;
             }
-            if top.functions.len() < FUNCTIONS {
-                top.functions.push(printable(function.as_bytes()));
+            if top.functions.len() < FUNCTIONS && top.functions.last() != Some(&function) {
+                top.functions.push(function);
             }
         }
     }
