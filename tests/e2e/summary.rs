@@ -1,6 +1,7 @@
 //! `memspy summary`: the story of a program's memory, as text and as JSON.
 
-use std::process::Command;
+use std::io::{Read as _, Write as _};
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
@@ -226,4 +227,32 @@ fn a_call_site_without_a_name_is_told_by_its_place_in_its_module() {
     assert!(asks.contains("+0x") && main.contains("+0x"), "{names:?}");
     assert!(asks.starts_with("versions"), "{names:?}");
     assert!(!calls_main.starts_with("versions"), "{names:?}");
+}
+
+#[test]
+fn what_is_not_in_the_log_yet_is_told_of_a_running_process_and_of_a_killed_one() {
+    let logs = TestDir::new();
+    let mut cat = preloaded("cat", &logs);
+    let mut cat = cat.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+    let cat = cat.as_mut().expect("cat starts");
+    let mut answer = [0; 2];
+    let input = cat.stdin.as_mut().expect("a pipe");
+    input.write_all(b"x\n").expect("cat reads");
+    let output = cat.stdout.as_mut().expect("a pipe");
+    output.read_exact(&mut answer).expect("cat writes");
+    let told = summary(&logs, &[]);
+    assert!(
+        told.stdout().contains(", complete, still running"),
+        "{told}"
+    );
+    let note = line_with(told.stdout(), "in the tail file");
+    assert!(
+        note.contains("has not written them to the log yet"),
+        "{told}"
+    );
+    cat.kill().expect("it runs");
+    cat.wait().expect("it ends");
+    let told = summary(&logs, &[]);
+    let note = line_with(told.stdout(), "in the tail file");
+    assert!(note.contains("memspy recover"), "{told}");
 }

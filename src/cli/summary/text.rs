@@ -137,8 +137,12 @@ fn remarks(out: &mut String, summary: &Summary, colour: Colour) {
         remarks.push("lines come in the order of the file, not of time".into());
     }
     if summary.events_from_tail > 0 {
+        let how = match summary.completeness.ending {
+            Ending::Running => "the process has not written them to the log yet",
+            _ => "`memspy recover` puts them into the log",
+        };
         remarks.push(format!(
-            "{} events come from the tail file; `memspy recover` puts them into the log",
+            "{} of the events are in the tail file; {how}",
             count(summary.events_from_tail)
         ));
     }
