@@ -26,7 +26,7 @@ pub trait Watcher {
     /// `change` says nothing where the blocks are not followed.
     fn step(&mut self, log: &Log, step: &Step, change: &Change, time: u64);
 
-    /// Called after a log's last event.
+    /// Called after a log's last event; not when no more were wanted before.
     fn end(&mut self, log: &Log, completeness: &Completeness);
 
     /// Whether no more events are wanted.
@@ -107,6 +107,8 @@ impl Several {
                     turns.push(Reverse((time, number)));
                     running.insert(number, reader);
                 }
+                // Of a log that was not read to its end nothing can be said.
+                None if watcher.is_done() => break,
                 None => {
                     let log = &reader.log;
                     let mut damage = log.damage().clone();

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::support::{
-    TestDir, compile, compile_with, finish, finish_with_input, memspy, preloaded,
+    TestDir, clean, compile, compile_with, finish, finish_with_input, memspy, preloaded,
 };
 
 fn events(logs: &TestDir, name: &str, options: &[&str]) -> Vec<Value> {
@@ -417,4 +417,21 @@ fn a_log_cut_anywhere_gets_an_answer_or_one_line_from_every_command() {
             }
         }
     }
+}
+
+#[test]
+fn a_reader_of_several_logs_that_has_seen_enough_is_told_of_no_loss() {
+    let logs = TestDir::new();
+    for _ in 0..2 {
+        // More lines than fit into a pipe and what is collected before it.
+        let mut program = preloaded(compile("many_events.c"), &logs);
+        finish(program.arg("5000").current_dir(logs.path())).success();
+    }
+    let script = r#""$0" events "$1" | head -n 1"#;
+    let mut shell = clean("sh");
+    let memspy = memspy().get_program().to_owned();
+    shell.args(["-c", script]).arg(memspy).arg(logs.path());
+    let told = finish(&mut shell).success();
+    assert_eq!(told.stdout().lines().count(), 1, "{told}");
+    assert_eq!(told.stderr(), "", "{told}");
 }
