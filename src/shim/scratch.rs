@@ -66,6 +66,25 @@ impl Scratch {
         (self.base.wrapping_add(self.len), self.annex)
     }
 
+    /// Whether so many bytes of lines fit.
+    pub(crate) fn has_room(&self, bytes: usize) -> bool {
+        bytes <= self.len - self.used
+    }
+
+    /// Moves to larger pages, with the lines and without what is in the annex.
+    pub(crate) fn grow(&mut self, len: usize, annex: usize) -> sys::Result<()> {
+        let mut other = Scratch::map(len.max(self.len), annex, self.tid)?;
+        // SAFETY: both begin with room for the lines, and they are two mappings.
+        unsafe { other.base.copy_from_nonoverlapping(self.base, self.used) };
+        other.head = self.head;
+        other.used = self.used;
+        other.events = self.events;
+        other.began = self.began;
+        // The smaller pages go with `other`.
+        core::mem::swap(self, &mut other);
+        Ok(())
+    }
+
     /// Adds a line; answers whether it fitted.
     pub(crate) fn line(&mut self, tag: &Tag, build: impl FnOnce(&mut Line)) -> bool {
         // SAFETY: `used`..`len` lies inside the pages, which are this value's alone.

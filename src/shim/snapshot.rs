@@ -10,12 +10,17 @@ use core::ffi::CStr;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use memspy_log::{Line, Op, key, tag};
 
-/// Room for the lines.
-const MAX_LINES: usize = 4 << 20;
 /// Room for the text that is being read, and after that for the list of memspy's ranges.
 const WINDOW: usize = memory::MAX_OWN * size_of::<(usize, usize)>();
-/// Room for the list of mappings: 55,000 with paths of 60 bytes. Only what is used costs memory.
-const MAX_LIST: usize = 8 << 20;
+/// Room for the lines and for the list of mappings of nearly every process: two thousand mappings.
+const LINES: usize = 1 << 20;
+const LIST: usize = 512 << 10;
+/// The same for as many as the kernel allows by default, 65,530. Only what is used costs memory.
+const MAX_LINES: usize = 16 << 20;
+const MAX_LIST: usize = 16 << 20;
+/// What a mapping's line takes without its path, at most, and what may be written of a byte of that.
+const LINE: usize = 320;
+const ESCAPED: usize = 6;
 
 /// A path is at most 4096 bytes long, and the kernel may write four for each.
 const _: () = assert!(WINDOW > 4 * 4096 + 256);
@@ -39,11 +44,16 @@ pub(crate) fn add(scratch: &mut Scratch, when: &str) {
 pub(crate) fn add_at(scratch: &mut Scratch, when: &str, mark: &[u8]) {
     let began = clock::before();
     let brk = glibc::current_break();
-    let mut list = List::new(scratch);
-    // Without smaps (a kernel may lack it) the sizes in memory are missing.
-    let read = list.read(c"/proc/self/smaps");
-    if read.or_else(|_| list.read(c"/proc/self/maps")).is_err() {
+    let Ok(mut list) = List::read(scratch) else {
         return;
+    };
+    if (list.is_cut || !scratch.has_room(list.most_text()))
+        && scratch.grow(MAX_LINES, WINDOW + MAX_LIST).is_ok()
+    {
+        match List::read(scratch) {
+            Ok(whole) => list = whole,
+            Err(_) => return,
+        }
     }
     let id = LAST_ID.fetch_add(1, Relaxed) + 1;
     let until = clock::after();
@@ -100,9 +110,9 @@ pub(crate) fn write_once(when: &str) {
     sys::restore_signals(mask);
 }
 
-/// A scratch that is large enough for a snapshot; where there is no room for its annex, one that gets none.
+/// A scratch for a snapshot, which grows if that is large.
 pub(crate) fn scratch() -> sys::Result<Scratch> {
-    Scratch::with_annex(MAX_LINES, WINDOW + MAX_LIST).or_else(|_| Scratch::new(MAX_LINES))
+    Scratch::with_annex(LINES, WINDOW + LIST)
 }
 
 /// What of the address space is memspy's, as it was when the list was made.
@@ -169,25 +179,36 @@ struct List {
     /// Bytes of the list and of its room.
     used: usize,
     room: usize,
+    /// There was no room for all.
+    is_cut: bool,
 }
 
 impl List {
-    /// The empty list; in a scratch without an annex it can't be read.
-    fn new(scratch: &Scratch) -> List {
+    /// The list as it is now, in the annex of a scratch. Without smaps (a kernel may lack it) the sizes in memory are
+    /// missing.
+    fn read(scratch: &Scratch) -> sys::Result<List> {
         let (window, len) = scratch.annex();
-        List {
+        let mut list = List {
             window,
             list: window.wrapping_add(WINDOW),
             used: 0,
             room: len.saturating_sub(WINDOW),
-        }
+            is_cut: false,
+        };
+        list.take_in(c"/proc/self/smaps")
+            .or_else(|_| list.take_in(c"/proc/self/maps"))?;
+        Ok(list)
+    }
+
+    /// The longest that its lines can be.
+    fn most_text(&self) -> usize {
+        let of = |(_, path): (&Map, &[u8])| LINE + ESCAPED * path.len();
+        // Mappings that are memspy's in part have more than one.
+        self.maps().map(of).sum::<usize>() + 64 * (LINE + ESCAPED * 256)
     }
 
     /// Takes in the file; what a mapping's last line lacks, the mapping lacks.
-    fn read(&mut self, path: &CStr) -> sys::Result<()> {
-        if self.room == 0 {
-            return Err(sys::Errno(libc::ENOMEM));
-        }
+    fn take_in(&mut self, path: &CStr) -> sys::Result<()> {
         let fd = sys::open(path, libc::O_RDONLY | libc::O_CLOEXEC, 0)?;
         // SAFETY: the window is the annex's first bytes, which only this function borrows before `own_ranges`.
         let window = unsafe { core::slice::from_raw_parts_mut(self.window, WINDOW) };
@@ -218,31 +239,27 @@ impl List {
             return;
         }
         self.close(open);
-        if let Some((map, path)) = Map::parse(line)
-            && let Some(place) = self.place(size_of::<Map>() + path.len())
-        {
-            // SAFETY: the place behind the open mapping is free and has room for its path.
-            unsafe {
-                let to = place.add(size_of::<Map>());
-                to.copy_from_nonoverlapping(path.as_ptr(), path.len());
-            }
-            *open = Some(map);
+        let Some((map, path)) = Map::parse(line) else {
+            return;
+        };
+        if map.entry() > self.room - self.used {
+            self.is_cut = true;
+            return;
         }
+        // SAFETY: behind the list there is room for the mapping and its path.
+        unsafe {
+            let to = self.list.add(self.used + size_of::<Map>());
+            to.copy_from_nonoverlapping(path.as_ptr(), path.len());
+        }
+        *open = Some(map);
     }
 
-    /// Where the next `len` bytes of the list go; `None` when it is full.
-    fn place(&self, len: usize) -> Option<*mut u8> {
-        // SAFETY: `used` bytes lie inside the room.
-        (len <= self.room - self.used).then(|| unsafe { self.list.add(self.used) })
-    }
-
-    /// Puts the open mapping on the list, where its path is already.
+    /// Puts the open mapping on the list, where its room and its path are already.
     fn close(&mut self, open: &mut Option<Map>) {
-        let Some(map) = open.take() else { return };
-        let len = (size_of::<Map>() + map.path_len).next_multiple_of(align_of::<Map>());
-        if let Some(place) = self.place(len) {
-            // SAFETY: the place has room for it, and the list is as aligned as a page and each entry's length.
-            unsafe { place.cast::<Map>().write(map) };
+        if let Some(map) = open.take() {
+            let len = map.entry();
+            // SAFETY: `take` saw to the room; the list is as aligned as a page and each entry's length.
+            unsafe { self.list.add(self.used).cast::<Map>().write(map) };
             self.used += len;
         }
     }
@@ -260,7 +277,7 @@ impl List {
                 let path = self.list.add(at + size_of::<Map>());
                 (map, core::slice::from_raw_parts(path, map.path_len))
             };
-            at += (size_of::<Map>() + map.path_len).next_multiple_of(align_of::<Map>());
+            at += map.entry();
             Some((map, path))
         })
     }
@@ -361,6 +378,11 @@ impl Map {
             resident: None,
         };
         Some((map, path))
+    }
+
+    /// Bytes of its entry in a list, with the path.
+    fn entry(&self) -> usize {
+        (size_of::<Map>() + self.path_len).next_multiple_of(align_of::<Map>())
     }
 
     /// Takes in a size that smaps gives.

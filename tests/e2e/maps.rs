@@ -7,7 +7,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::support::{TestDir, address, clean, compile, finish, memspy, preloaded, shim};
+use crate::support::{Log, TestDir, address, clean, compile, finish, memspy, preloaded, shim};
 
 /// The logs in a directory of a run.
 fn logs(dir: &TestDir) -> Vec<PathBuf> {
@@ -99,6 +99,29 @@ fn every_difference_between_calls_and_kernel_is_explained_in_real_programs() {
             assert_eq!(unknown, None, "{script}: {log:?}");
         }
     }
+}
+
+#[test]
+fn a_picture_of_twenty_thousand_mappings_is_whole() {
+    let program = compile("many_mappings.c");
+    let dir = TestDir::new();
+    let program = program.to_str().expect("a path in UTF-8");
+    let kernel = record(&dir, program, &["20000"]);
+    let kernel: u64 = kernel.trim().parse().expect("a number");
+    let log = Log::only_in(&dir);
+    let picture = log.ops("snapshot").find(|line| line["when"] == "exit");
+    let picture = picture.expect("a picture of the end");
+    let maps = picture["maps"].as_u64().expect("a number");
+    // libc may give back a mapping for its file meanwhile; a mapping that is memspy's in part has two lines.
+    assert!(maps.abs_diff(kernel) < 10, "{maps}, not {kernel}");
+    let lines = log
+        .ops("map")
+        .filter(|line| line["snapshot"] == picture["id"]);
+    assert_eq!(lines.count() as u64, maps);
+    assert_eq!(
+        unexplained(&report("maps", &logs(&dir)[0], &[])),
+        Vec::<Value>::new()
+    );
 }
 
 #[test]
