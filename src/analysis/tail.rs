@@ -7,7 +7,7 @@ use crate::decode;
 use crate::error::Error;
 use crate::event::{BlockLine, What};
 use crate::source::Source;
-use memchr::memchr2;
+use memchr::{memchr2, memmem};
 use memspy_log::tail::{
     CONTROL_SIZE, HEADER_SIZE, MAGIC, MAX_EXTENTS, VOID, control, header, state,
 };
@@ -299,7 +299,8 @@ pub(crate) fn committed<'a>(
             if line.first() == Some(&b'{') && line.last() == Some(&b'\n') {
                 return Some(line);
             }
-            *abandoned += 1;
+            // A piece without its opening is the rest of one that was counted, or was never begun.
+            *abandoned += u64::from(memmem::find(line, b"\"op\":\"").is_some());
         }
     })
 }

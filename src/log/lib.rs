@@ -19,7 +19,7 @@ pub mod tail;
 pub use errno::errno_name;
 pub use escape::escape;
 pub use heap_line::{
-    Acquire, Digits, HeapCall, HeapText, MAX_HEAP_LINE, Outcome, Portable, Release,
+    Acquire, Digits, HeapCall, HeapText, LAST_FOUR, Measured, Outcome, Portable, Release, Time,
 };
 pub use line::{Key, Line, Tag, key, tag, timed_tag};
 pub use op::Op;

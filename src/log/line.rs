@@ -3,8 +3,8 @@
 //! Numbers are formatted eight digits at a time inside a 64-bit word. Every piece is stored as 16 bytes of which only
 //! its length counts, so the slice needs [`Line::SLACK`] bytes of room behind the text.
 
+use crate::errno::errno_name;
 use crate::escape::escape;
-use crate::heap_line::{HeapCall, HeapText, Portable};
 use crate::number::{eight, hex, upto8};
 use crate::op::Op;
 
@@ -211,12 +211,18 @@ impl<'a> Line<'a> {
         }
     }
 
-    /// Appends what a heap call's line holds behind its opening.
-    pub fn body_of(&mut self, call: impl HeapCall) {
-        let mut text: HeapText = [0; _];
-        let len = call.write(&mut text, &Portable);
-        let from = 1 + call.opening().len;
-        self.raw(text.get(from..len - 2).unwrap_or_default());
+    /// Appends `"err":"ENOMEM"`.
+    pub fn errno(&mut self, errno: i32) {
+        let key = const { &key("err") };
+        match errno_name(errno) {
+            Some(name) => self.name(key, name),
+            None => {
+                self.open(key);
+                self.raw(b"\"E");
+                self.digits(errno.unsigned_abs().into());
+                self.raw(b"\"");
+            }
+        }
     }
 
     /// Appends decimal digits without a key.

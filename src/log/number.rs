@@ -23,41 +23,61 @@ pub(crate) fn upto8(value: u32) -> ([u8; 8], usize) {
     (digits.to_le_bytes(), 8 - zeros as usize)
 }
 
-/// The numbers below 1000 as three digits, the first digit lowest. Bits 28 and 29 are the number of leading zeros that
-/// a number alone would not have; in a byte of digits they would change nothing, for every digit has both.
+/// The numbers below 1000: their digits without leading zeros, the first one lowest, and in the upper byte how many.
 static THREE: [u32; 1024] = {
     let mut table = [0; 1024];
     let mut value = 0;
     while value < 1000 {
         let digits = value / 100 + ((value / 10 % 10) << 8) + ((value % 10) << 16) + 0x30_3030;
         let zeros = (value < 100) as u32 + (value < 10) as u32;
-        table[value as usize] = digits | zeros << 28;
+        table[value as usize] = digits >> (8 * zeros) | (3 - zeros) << 24;
         value += 1;
     }
     table
 };
 
-#[inline(always)]
-fn three(value: u32) -> u32 {
-    THREE[value as usize % THREE.len()]
-}
-
 /// The digits of a number below 1000 without leading zeros, and how many there are.
 #[inline(always)]
 pub(crate) fn upto3(value: u32) -> ([u8; 4], usize) {
-    let entry = three(value);
-    let zeros = entry >> 28;
-    ((entry >> (8 * zeros)).to_le_bytes(), 3 - zeros as usize)
+    let entry = THREE[value as usize % THREE.len()];
+    (entry.to_le_bytes(), (entry >> 24) as usize)
+}
+
+/// The numbers below 100 as two digits, the first one lowest.
+static TWO: [u16; 128] = {
+    let mut table = [0; 128];
+    let mut value = 0;
+    while value < 100 {
+        table[value as usize] = value / 10 + ((value % 10) << 8) + 0x3030;
+        value += 1;
+    }
+    table
+};
+
+/// Four digits with leading zeros. `value` < 10^4.
+#[inline(always)]
+pub(crate) fn four(value: u32) -> [u8; 4] {
+    let high = value / 100;
+    let [first, last] = [high, value - 100 * high].map(|two| TWO[two as usize % TWO.len()]);
+    (u32::from(first) | u32::from(last) << 16).to_le_bytes()
 }
 
 /// Eight digits with leading zeros. `value` < 10^8.
-///
-/// By table: the shortest way from a number that is not there yet (a clock's) to its digits.
 #[inline(always)]
 pub(crate) fn eight(value: u32) -> [u8; 8] {
-    let [first, middle, last] = [value / 1_000_000, value / 1000 % 1000, value % 1000].map(three);
-    let word = u64::from(first >> 8) | u64::from(middle) << 16 | u64::from(last) << 40;
-    word.to_le_bytes()
+    (spread(value) | 0x3030_3030_3030_3030).to_le_bytes()
+}
+
+/// Sixteen hexadecimal digits, the highest first, each counted from the character in its place of `zero`: that is `'0'`,
+/// but for digits that are known to be 0, of which it makes something else.
+#[inline(always)]
+pub(crate) fn hex16(value: u64, zero: [u8; 16]) -> [u8; 16] {
+    let digits = u128::from(nibbles(value >> 32)) | u128::from(nibbles(value & 0xffff_ffff)) << 64;
+    // No byte of the sum is carried into the next, so neither is a borrow on the way.
+    digits
+        .wrapping_add(u128::from_le_bytes(zero))
+        .wrapping_sub(u128::from_le_bytes([b'0'; 16]))
+        .to_le_bytes()
 }
 
 /// Hexadecimal digits without leading zeros, and how many there are.

@@ -124,8 +124,16 @@ fn now() -> u64 {
 /// Now, for a caller who knows that the image has begun: it holds a buffer of it.
 #[inline(always)]
 pub(crate) fn running() -> u64 {
+    of_block(|| false)
+}
+
+/// The same for an event of a block. `is_of_one`: whether no other thread has had an event of a block of the same heap, see
+/// [`crate::arena`].
+#[inline(always)]
+pub(crate) fn of_block(is_of_one: impl FnOnce() -> bool) -> u64 {
     match KIND.load(Relaxed) {
         TSC => scale(x86_64::tsc()),
+        TSC_SHARED if is_of_one() => scale(x86_64::tsc()),
         TSC_SHARED => scale(x86_64::tsc_ordered()),
         _ => monotonic(),
     }

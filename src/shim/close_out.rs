@@ -138,7 +138,7 @@ fn write_end(how: &str, mut scratch: Scratch) -> sys::Result<()> {
         // This line is the last event of stream 0.
         put_stream(line, b"[", (0, record::aside_n() + 1));
         for slot in pool::owned() {
-            put_stream(line, b",", (slot.stream.load(Relaxed), slot.n()));
+            put_stream(line, b",", (slot.stream(), slot.n()));
         }
         line.raw(b"]");
         line.num(

@@ -18,7 +18,7 @@ use crate::sys::Errno;
 use crate::{clock, file, image, owner, sys};
 use core::sync::atomic::{AtomicU64, Ordering::*};
 use memspy_log::tail::{HEADER_SIZE, VOID, control, header};
-use memspy_log::{HeapText, Line, Op, key, tag};
+use memspy_log::{Line, Op, key, tag};
 
 /// The longest block line, and so the room that must lie before a run.
 pub(crate) const MAX_BLOCK: usize = 384;
@@ -216,12 +216,12 @@ fn next_run(slot: &Slot, from: u64, top: u64, whole: bool, reach: Reach) -> Opti
 }
 
 /// How many lines were begun in a stretch without a committed line and never finished. Each has its opening; if none has,
-/// the stretch is one room, or the rest of the room of a line that was committed and did not give it back.
+/// the stretch is one room.
 fn rooms(gap: &[u8]) -> u64 {
     let opening = br#""op":""#;
     let openings = gap.windows(opening.len()).filter(|text| text == opening);
     match openings.count() {
-        0 => (gap.len() / size_of::<HeapText>()) as u64,
+        0 => u64::from(!gap.is_empty()),
         openings => openings as u64,
     }
 }
@@ -237,7 +237,7 @@ fn write_run(slot: &Slot, run: &Run, last: bool) -> Result<(), Errno> {
     let n = slot.field(header::FIRST_N).load(Relaxed);
     let mut room = [0u8; MAX_BLOCK];
     let block = Block {
-        stream: slot.stream.load(Relaxed),
+        stream: slot.stream(),
         tid: u64::from(slot.field32(header::TID).load(Relaxed)),
         n,
         events: run.events,

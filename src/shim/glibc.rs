@@ -9,9 +9,10 @@
 //! Layouts: glibc's malloc/malloc.c (struct malloc_chunk) and malloc/arena.c (struct _heap_info), the same from 2.10 on.
 
 use crate::record::event;
+use crate::slot::Slot;
 use crate::stack::Stack;
 use crate::unwind::Caller;
-use crate::{clock, elf, log, pool, request, sys, thread, x86_64};
+use crate::{arena, clock, elf, log, pool, request, sys, thread, x86_64};
 use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering::*};
 use memspy_log::Line;
 
@@ -30,7 +31,6 @@ static FIRST: AtomicUsize = AtomicUsize::new(0);
 
 const OWN_MMAP: usize = 2;
 const THREAD_ARENA: usize = 4;
-const HEAP_SIZE: usize = 64 << 20;
 
 /// Begins inference, if the real allocator is glibc's own. `arenas`: whether thread arenas have their usual layout.
 pub(crate) fn start(is_glibc: bool, arenas: bool) {
@@ -72,7 +72,7 @@ pub(crate) fn break_before_first_move() -> usize {
 /// An allocator call under way.
 pub(crate) struct Call {
     break_before: usize,
-    slot: Option<&'static crate::slot::Slot>,
+    slot: Option<&'static Slot>,
 }
 
 impl Call {
@@ -92,6 +92,16 @@ impl Call {
         Call {
             break_before: current_break(),
             slot,
+        }
+    }
+
+    /// The call of a thread that has its buffer begins, and nobody asks for anything.
+    #[inline(always)]
+    pub(crate) fn of(slot: &'static Slot) -> Call {
+        slot.enter();
+        Call {
+            break_before: current_break(),
+            slot: Some(slot),
         }
     }
 
@@ -151,6 +161,11 @@ impl Call {
             stack.put(line);
         });
     }
+}
+
+/// The break is where it is (a new image).
+pub(crate) fn forget_break() {
+    KNOWN.store(current_break(), Relaxed);
 }
 
 /// Whether the break is elsewhere than the log has it.
@@ -249,13 +264,22 @@ impl Chunk {
         if self.bits != THREAD_ARENA {
             return None;
         }
-        let base = self.block & !(HEAP_SIZE - 1);
+        let base = arena::heap_of(self.block);
         // SAFETY: a block of a thread arena lies in a heap, whose head is at its aligned start while a block lives in
         // it.
         let size = unsafe { *((base + 16) as *const usize) };
-        let [key, known] = &HEAPS[place(base)];
-        let is_known = key.load(Relaxed) == base && known.load(Relaxed) == size;
-        (!is_known).then_some((base, size))
+        (!arena::is_known(base, size)).then_some((base, size))
+    }
+
+    /// Whether none but thread `stream` has had an event of a block in this one's heap. If another has, everybody knows
+    /// from here on.
+    #[inline(always)]
+    pub(crate) fn is_of_one(self, stream: u64) -> bool {
+        match self.bits {
+            0 if self.size != 0 => arena::is_main_of_one(stream),
+            THREAD_ARENA => arena::is_of_one(arena::heap_of(self.block), stream),
+            _ => self.block == 0,
+        }
     }
 }
 
@@ -312,24 +336,6 @@ pub(crate) fn remapped(
     });
 }
 
-/// Heaps of thread arenas that the log knows of: place and size. A heap that finds no entry is not reported.
-static HEAPS: [[AtomicUsize; 2]; 1024] = [const { [const { AtomicUsize::new(0) }; 2] }; 1024];
-
-/// Forgets every heap (a new image).
-pub(crate) fn forget_heaps() {
-    for [base, size] in &HEAPS {
-        base.store(0, Relaxed);
-        size.store(0, Relaxed);
-    }
-    KNOWN.store(current_break(), Relaxed);
-}
-
-/// The first place of [`HEAPS`] where a heap may be.
-#[inline(always)]
-fn place(base: usize) -> usize {
-    (base / HEAP_SIZE).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 54
-}
-
 /// Writes what has become of a heap since it was last looked at.
 ///
 /// # Safety
@@ -337,33 +343,12 @@ fn place(base: usize) -> usize {
 #[cold]
 #[inline(never)]
 unsafe fn look_at_heap((base, size): (usize, usize), t: u64, via: &'static str) {
-    let Some(known) = entry(base) else { return };
-    let before = known.load(Relaxed);
-    if before != size
-        && known
-            .compare_exchange(before, size, Relaxed, Relaxed)
-            .is_ok()
-    {
+    let stream = thread::slot().map_or(arena::NOBODY, Slot::stream);
+    if let Some(before) = arena::note(base, size, stream) {
         // SAFETY: the head of a heap that a block lives in.
         let arena = unsafe { *(base as *const usize) };
         arena_changed((base, before, size), arena, t, via);
     }
-}
-
-fn entry(base: usize) -> Option<&'static AtomicUsize> {
-    for step in 0..16 {
-        let [key, size] = HEAPS.get((place(base) + step) % HEAPS.len())?;
-        match key.load(Relaxed) {
-            found if found == base => return Some(size),
-            0 => match key.compare_exchange(0, base, Relaxed, Relaxed) {
-                Ok(_) => return Some(size),
-                Err(found) if found == base => return Some(size),
-                Err(_) => {}
-            },
-            _ => {}
-        }
-    }
-    None
 }
 
 #[cold]

@@ -15,6 +15,7 @@
 #![cfg_attr(any(test, fuzzing), allow(dead_code, unused_imports))]
 
 mod alone;
+mod arena;
 mod bootstrap;
 mod clock;
 mod close_out;

@@ -53,7 +53,6 @@ keys! {
     TO = "to",
     DELTA = "delta",
     VIA = "via",
-    ERR = "err",
     NAME = "name",
     WHY = "why",
     LOST = "lost",
@@ -63,19 +62,6 @@ keys! {
     THREAD_KEY = "thread",
     MARK = "mark",
     GENERATION = "generation",
-}
-
-/// Appends `"err":"ENOMEM"`.
-pub(crate) fn put_errno(line: &mut Line, errno: i32) {
-    match errno_name(errno) {
-        Some(name) => line.name(ERR, name),
-        None => {
-            line.open(ERR);
-            line.raw(b"\"E");
-            line.digits(errno.unsigned_abs().into());
-            line.raw(b"\"");
-        }
-    }
 }
 
 /// Events lost when recording last stopped or resumed.

@@ -142,7 +142,7 @@ pub(crate) fn widen(from: &Slot) -> Option<&'static Slot> {
 }
 
 fn move_stream(from: &Slot, slot: &'static Slot, tid: u32) -> &'static Slot {
-    slot.begin(from.stream.load(Relaxed), tid, from.n());
+    slot.begin(from.stream(), tid, from.n());
     from.field(header::THREAD).store(0, Release);
     from.notify(RETIRED);
     slot

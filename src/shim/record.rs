@@ -1,7 +1,8 @@
 //! An event's way into the log: straight into the thread's buffer, or aside when there is none.
 
 use crate::flush::{Block, MAX_BLOCK, block_line};
-use crate::slot::{Committed, Slot};
+use crate::slot::Committed;
+use crate::thread::Ready;
 use crate::{file, image, settings, sys, thread};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
 use memspy_log::tail::{control, state};
@@ -30,31 +31,29 @@ pub(crate) fn event(tag: &Tag, t: u64, until: u64, build: impl Fn(&mut Line)) {
     event_kept::<MAX_EVENT>(tag, (t, until), &build);
 }
 
-/// Writes a heap call. `slot`: what [`thread::ready`] answered when its time was taken.
+/// Writes a heap call. `ready`: what [`thread::ready`] answered when its time was taken.
 ///
 /// Hook-safe: no system call but for the flush of a full buffer.
 #[inline(always)]
-pub(crate) fn heap_call<C: HeapCall>(slot: Option<&'static Slot>, call: impl Fn() -> C) {
-    if let Some(slot) = slot {
-        match slot.heap_call(call()) {
-            Committed::Yes => return,
-            Committed::Noticed => return thread::noticed(slot),
-            Committed::Full | Committed::Moved => {}
-        }
+pub(crate) fn heap_call<C: HeapCall>(ready: Option<Ready>, call: impl Fn() -> C) {
+    if let Some(ready) = ready
+        && heap_call_at_once(ready, call())
+    {
+        return;
     }
     // Made anew, so that it lies in registers above.
     heap_call_kept(call());
 }
 
-/// Writes a heap call where nothing stands in the way; answers whether it did.
+/// Writes a heap call if its line is a usual one and nothing stands in the way; answers whether it did.
 ///
 /// Hook-safe: no system call.
 #[inline(always)]
-pub(crate) fn heap_call_at_once(slot: &'static Slot, call: impl HeapCall) -> bool {
-    match slot.heap_call(call) {
+pub(crate) fn heap_call_at_once(ready: Ready, call: impl HeapCall) -> bool {
+    match ready.slot().heap_call(ready, call) {
         Committed::Yes => true,
         Committed::Noticed => {
-            thread::noticed(slot);
+            thread::noticed(ready.slot());
             true
         }
         Committed::Full | Committed::Moved => false,
@@ -67,7 +66,7 @@ fn heap_call_kept(call: impl HeapCall) {
     // The call may be the one that begins the image; only then is it known what is wanted.
     let _ = thread::slot();
     if settings::events() {
-        event_kept::<MAX_EVENT>(call.opening(), call.times(), &|line| line.body_of(call));
+        event_kept::<MAX_EVENT>(call.opening(), call.times(), &|line| call.put(line));
     }
 }
 

@@ -38,10 +38,16 @@ pub(crate) fn start() {
 /// Serves what is asked, if anything is. At the entry of a hook, before the real function.
 #[inline(always)]
 pub(crate) fn look() {
-    // Both words at once: what is asked, and whether a copy waits to be reaped.
-    if image::word(control::REQUEST).load(Relaxed) != 0 {
+    if waits() {
         serve();
     }
+}
+
+/// Whether something is asked, or a copy waits to be reaped.
+#[inline(always)]
+pub(crate) fn waits() -> bool {
+    // Both words at once.
+    image::word(control::REQUEST).load(Relaxed) != 0
 }
 
 #[cold]

@@ -5,10 +5,10 @@
 //! after a sudden death `memspy recover` gives them back.
 //!
 //! Giving back is cutting off, and would cut off what somebody else appends meanwhile: another thread, or the copy of the
-//! process that looks for leaks. So blocks are set aside only while the log has one thread and no leaks are looked for, and
-//! given back only if the process has one thread: else what is left of them, at most [`AHEAD`], stays the log's.
+//! process that looks for leaks. So none are set aside where leaks are looked for, and they are given back only if the
+//! process has one thread: else what is left of them, at most [`AHEAD`], stays the log's.
 
-use crate::{file, image, pool, settings, sys};
+use crate::{file, image, settings, sys};
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Bytes set aside at once.
@@ -29,7 +29,7 @@ pub(crate) fn forget() {
 /// Makes sure that there are blocks for a long write, and for some after it. `fd`: the log.
 pub(crate) fn ahead(fd: i32, offset: u64, len: usize) {
     let end = offset + len as u64;
-    if len < WORTH || end <= END.load(Relaxed) || settings::leaks() || pool::streams() != 1 {
+    if len < WORTH || end <= END.load(Relaxed) || settings::leaks() {
         return;
     }
     if sys::filesystem(fd) != Ok(sys::EXT4) {

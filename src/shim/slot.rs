@@ -4,24 +4,28 @@
 //! # The protocol of a line
 //! Only the owning thread writes, so it is enough to be safe against signal handlers on that thread, `siglongjmp` out
 //! of them, and death at any instruction:
-//! 1. `at` = `top`; `top` += room for the longest line, in one instruction;
+//! 1. `at` = `top`; `top` += the line's room, in one instruction;
 //! 2. the line is formatted from `at` + 1 on; `n` += 1;
-//! 3. the `{` stored at `at` commits it;
-//! 4. if `top` is still where step 1 put it, it moves back to the line's end, in one instruction. If not, a nested
-//!    event stands behind: the rest of the room is blanked and the newline moves to its end.
+//! 3. the `{` stored at `at` commits it.
+//!
+//! A usual heap call's line is measured before, so its room has its length. Any other line takes room for the longest and
+//! gives back what it did not need before the commit: if `top` is still where step 1 put it, it moves back to the line's
+//! end, in one instruction. If not, a nested event stands behind: the rest of the room is blanked and the newline moves to
+//! its end.
 //!
 //! Between finding its buffer and step 1 a handler may have moved the thread to another: then the room is given back.
 //! A room that was never committed holds a NUL: see `thread` for what becomes of the buffer then.
 
 use crate::owner::OwnerWord;
-use crate::x86_64::{self, LocalPair, add_local, increment_local, replace_local, stack_pointer};
+use crate::thread::Ready;
+use crate::x86_64::{self, add_local, increment_local, replace_local, stack_pointer};
 use crate::{image, thread};
 use core::ptr::null_mut;
 use core::sync::atomic::{
     AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering::*, compiler_fence, fence,
 };
 use memspy_log::tail::{HEADER_SIZE, control, header, state};
-use memspy_log::{Digits, HeapCall, HeapText, Line, Portable, Tag};
+use memspy_log::{Digits, HeapCall, HeapText, LAST_FOUR, Line, Portable, Tag, Time};
 
 /// The image is ending: what was committed goes to the log at once.
 pub(crate) const DIRECT: u32 = 1;
@@ -41,16 +45,17 @@ pub(crate) enum Committed {
     Moved,
 }
 
-/// Room for a line, between steps 1 and 4.
-struct Room {
-    /// Its first byte.
-    first: *mut u8,
-    /// The buffer's end of text, which stands at `end` unless a nested event has come behind.
-    top: *mut u64,
-    end: u64,
-    /// The stack pointer of the line that this one interrupted.
-    outer: usize,
+/// The last time's digits but for the last four. Changed only by a line that has interrupted no other: an interrupted one
+/// finds them as they were.
+struct TimeDigits {
+    /// A time whose last four digits are zeros.
+    from: AtomicU64,
+    high: [AtomicU64; 2],
+    len: AtomicUsize,
 }
+
+/// A time that no time comes after: it is 292 years.
+const NEVER: u64 = 1 << 63;
 
 /// The private half of an event buffer; the other half, the header and the text, lies in the tail.
 #[repr(C, align(64))]
@@ -70,14 +75,13 @@ pub(crate) struct Slot {
     attention: AtomicU32,
     /// Depth of allocator calls that the thread is in; above 0 for ever if a handler jumped out of one.
     in_call: AtomicU32,
-    /// A time whose last eight digits are zeros, and its other digits: see [`Digits::split`].
-    time_digits: LocalPair,
+    time_digits: TimeDigits,
     /// The reallocarray call under way: its pointer, its size in bytes, and 1 while there is one.
     folded: [AtomicUsize; 3],
     /// Whose the slot is.
     pub(crate) owner: OwnerWord,
-    /// The stream: the thread's number in the log.
-    pub(crate) stream: AtomicU64,
+    /// See [`Slot::stream`].
+    stream: AtomicU64,
     /// Events lost since the last flush.
     pub(crate) lost: AtomicU64,
 }
@@ -94,7 +98,11 @@ impl Slot {
             active: AtomicUsize::new(0),
             attention: AtomicU32::new(0),
             in_call: AtomicU32::new(0),
-            time_digits: LocalPair::new(),
+            time_digits: TimeDigits {
+                from: AtomicU64::new(NEVER),
+                high: [const { AtomicU64::new(0) }; 2],
+                len: AtomicUsize::new(0),
+            },
             folded: [const { AtomicUsize::new(0) }; 3],
             owner: OwnerWord::free(),
             stream: AtomicU64::new(0),
@@ -136,6 +144,12 @@ impl Slot {
     /// Whether no line is in the buffer.
     pub(crate) fn is_empty(&self) -> bool {
         self.field(header::TOP).load(Relaxed) == HEADER_SIZE as u64
+    }
+
+    /// The thread's number in the log.
+    #[inline(always)]
+    pub(crate) fn stream(&self) -> u64 {
+        self.stream.load(Relaxed)
     }
 
     /// Events that the stream has had.
@@ -247,6 +261,12 @@ impl Slot {
         same && under_way.swap(0, Relaxed) != 0
     }
 
+    /// Whether a reallocarray is under way.
+    #[inline(always)]
+    pub(crate) fn is_folded(&self) -> bool {
+        self.folded[2].load(Relaxed) != 0
+    }
+
     /// The reallocarray is over.
     pub(crate) fn end_fold(&self) {
         self.folded[2].store(0, Relaxed);
@@ -257,9 +277,7 @@ impl Slot {
     /// A signal handler runs at least a kilobyte below what it interrupted (the kernel saves the registers there), or
     /// on another stack. A hook at about the same place can only be called when that frame is gone.
     pub(crate) fn is_nested(&self) -> bool {
-        let active = self.active.load(Relaxed);
-        let gone = active.wrapping_sub(1024)..active.wrapping_add(4096);
-        active != 0 && !gone.contains(&stack_pointer())
+        is_inside(self.active.load(Relaxed))
     }
 
     /// Formats and commits a line of at most `MAX` bytes. `t` and `until` are its smallest and largest time.
@@ -270,90 +288,119 @@ impl Slot {
         times: (u64, u64),
         build: impl FnOnce(&mut Line),
     ) -> Committed {
-        let room = match self.take_room(MAX) {
-            Ok(room) => room,
-            Err(why) => return why,
+        let outer = self.begin_line();
+        let at = match self.take_room(MAX, MAX, || thread::is_current(self)) {
+            Ok(at) => at,
+            Err(why) => return self.end_line(outer, why),
         };
         // SAFETY: the room's bytes are this line's alone.
-        let text = unsafe { core::slice::from_raw_parts_mut(room.first, MAX) };
-        let mut line = Line::new(text, tag);
+        let room = unsafe { core::slice::from_raw_parts_mut(self.text(at), MAX) };
+        let mut line = Line::new(room, tag);
         build(&mut line);
-        match line.finish() {
-            Some(len) => self.commit(&room, MAX, len, times),
-            None => self.give_up(&room, MAX),
-        }
-    }
-
-    /// Formats and commits the line of a heap call.
-    #[inline(always)]
-    pub(crate) fn heap_call(&self, call: impl HeapCall) -> Committed {
-        const MAX: usize = size_of::<HeapText>();
-        let room = match self.take_room(MAX) {
-            Ok(room) => room,
-            Err(why) => return why,
+        let Some(len) = line.finish() else {
+            self.give_up(room);
+            return self.end_line(outer, Committed::Yes);
         };
-        // SAFETY: the room's bytes are this line's alone.
-        let text = unsafe { &mut *room.first.cast::<HeapText>() };
-        let len = call.write(text, self);
-        self.commit(&room, MAX, len, call.times())
-    }
-
-    /// Works out and keeps the digits for [`Digits::split`].
-    #[cold]
-    #[inline(never)]
-    fn split_anew(&self, time: u64) -> (u64, u32) {
-        let (high, low) = Portable.split(time);
-        if time < 100_000_000 || high != 0 {
-            self.time_digits.store([time - u64::from(low), high]);
+        // An open room must begin with a NUL, the next one too.
+        if let Some(behind) = room.get_mut(len..) {
+            let behind = behind.iter_mut().take(Line::SLACK);
+            behind.for_each(|byte| *byte = 0);
         }
-        (high, low)
+        let end = at + MAX as u64;
+        // SAFETY: as in `take_room`.
+        if !unsafe { replace_local(self.top(), end, at + len as u64) } {
+            stretch(room, len);
+        }
+        self.commit(at, times);
+        self.end_line(outer, self.committed())
     }
 
-    /// Step 1: takes room for a line of at most `max` bytes.
+    /// Formats and commits the line of a heap call, if it is a usual one (`Full` if not: only [`Slot::line`] has the room).
     #[inline(always)]
-    fn take_room(&self, max: usize) -> Result<Room, Committed> {
-        let top = self.field(header::TOP).as_ptr();
+    pub(crate) fn heap_call<C: HeapCall>(&self, ready: Ready, call: C) -> Committed {
+        const REACH: usize = size_of::<HeapText>();
+        let outer = self.begin_line();
+        let digits = &Pen { slot: self, outer };
+        let Some(line) = call.measure(digits) else {
+            return self.end_line(outer, Committed::Full);
+        };
+        let at = match self.take_room(line.len(), REACH, || ready.is_still()) {
+            Ok(at) => at,
+            Err(why) => return self.end_line(outer, why),
+        };
+        // SAFETY: the buffer has so much text behind `at`; of it, only the line's own bytes are written.
+        let text = unsafe { &mut *self.text(at).cast::<HeapText>() };
+        call.write(&line, text, digits);
+        self.commit(at, call.times());
+        self.end_line(outer, self.committed())
+    }
+
+    /// A line is under way from here on. Answers the stack pointer of the line that it has interrupted.
+    #[inline(always)]
+    fn begin_line(&self) -> usize {
         let outer = self.active.load(Relaxed);
         self.active.store(stack_pointer(), Relaxed);
+        outer
+    }
+
+    /// It is over.
+    #[inline(always)]
+    fn end_line(&self, outer: usize, committed: Committed) -> Committed {
+        self.active.store(outer, Relaxed);
+        committed
+    }
+
+    /// The end of the text.
+    #[inline(always)]
+    fn top(&self) -> *mut u64 {
+        self.field(header::TOP).as_ptr()
+    }
+
+    /// A place in the buffer.
+    #[inline(always)]
+    fn text(&self, at: u64) -> *mut u8 {
+        // SAFETY: callers have made sure that it lies inside the buffer.
+        unsafe { self.buffer().add(at as usize) }
+    }
+
+    /// Step 1: takes `len` bytes of room, if the buffer has `reach` bytes and is still the one; answers where.
+    #[inline(always)]
+    fn take_room(
+        &self,
+        len: usize,
+        reach: usize,
+        is_still: impl FnOnce() -> bool,
+    ) -> Result<u64, Committed> {
         // SAFETY: `top` is the header's field, and only the owner writes it while it makes lines.
-        let at = unsafe { add_local(top, max as u64) };
-        let end = at + max as u64;
-        let current = thread::is_current(self);
-        if end > self.size() || !current {
-            // SAFETY: as above.
-            unsafe { replace_local(top, end, at) };
-            self.active.store(outer, Relaxed);
-            return Err(if current {
-                Committed::Full
-            } else {
-                Committed::Moved
-            });
+        let at = unsafe { add_local(self.top(), len as u64) };
+        let is_still = is_still();
+        if is_still && at + reach as u64 <= self.size() {
+            return Ok(at);
         }
-        Ok(Room {
-            // SAFETY: `at`..`end` lies inside the buffer.
-            first: unsafe { self.buffer().add(at as usize) },
-            top,
-            end,
-            outer,
+        // SAFETY: as above.
+        unsafe { replace_local(self.top(), at + len as u64, at) };
+        Err(if is_still {
+            Committed::Full
+        } else {
+            Committed::Moved
         })
     }
 
-    /// Steps 2 to 4, behind the formatting: counts, commits and gives back what is left of the room.
+    /// The end of step 2, and step 3.
     #[inline(always)]
-    fn commit(&self, room: &Room, max: usize, len: usize, (t, until): (u64, u64)) -> Committed {
+    fn commit(&self, at: u64, (t, until): (u64, u64)) {
         self.note_times(t, until);
         // SAFETY: `n` is written by the owner alone.
         unsafe { increment_local(self.n.as_ptr()) };
         compiler_fence(SeqCst);
         // SAFETY: the room is this line's alone; volatile, so that the commit stays behind the body.
-        unsafe { room.first.write_volatile(b'{') };
+        unsafe { self.text(at).write_volatile(b'{') };
         compiler_fence(SeqCst);
-        let line_end = room.end - (max - len) as u64;
-        // SAFETY: as for the first step.
-        if !unsafe { replace_local(room.top, room.end, line_end) } {
-            stretch(room.first, len, max);
-        }
-        self.active.store(room.outer, Relaxed);
+    }
+
+    /// What a commit ends with.
+    #[inline(always)]
+    fn committed(&self) -> Committed {
         if self.attention() == 0 {
             Committed::Yes
         } else {
@@ -363,15 +410,12 @@ impl Slot {
 
     /// A line that does not fit its room becomes blanks and a lost event.
     #[cold]
-    fn give_up(&self, room: &Room, max: usize) -> Committed {
-        // SAFETY: the room of `max` bytes is this line's alone.
-        unsafe {
-            room.first.write_bytes(b' ', max - 1);
-            room.first.add(max - 1).write_volatile(b'\n');
+    fn give_up(&self, room: &mut [u8]) {
+        if let Some((newline, blanks)) = room.split_last_mut() {
+            blanks.fill(b' ');
+            *newline = b'\n';
         }
-        self.active.store(room.outer, Relaxed);
         self.lose();
-        Committed::Yes
     }
 
     /// Counts an event that could not be kept. Its number is taken, so that the gap proves the loss.
@@ -382,38 +426,77 @@ impl Slot {
     }
 }
 
-/// Of a time all but the last eight digits are those of the event before, nearly always.
-impl Digits for Slot {
-    #[inline(always)]
-    fn split(&self, time: u64) -> (u64, u32) {
-        let [from, high] = self.time_digits.load();
-        let low = time.wrapping_sub(from);
-        if low < 100_000_000 {
-            (high, low as u32)
-        } else {
-            self.split_anew(time)
-        }
-    }
+/// Whether a line that began at stack pointer `active` (0: none) may still be finished, seen from a function that it may
+/// have been interrupted for.
+///
+/// A signal handler runs at least a kilobyte below what it interrupted (the kernel saves the registers there), or
+/// on another stack. A hook at about the same place can only be called when that frame is gone.
+#[inline(always)]
+fn is_inside(active: usize) -> bool {
+    let gone = active.wrapping_sub(1024)..active.wrapping_add(4096);
+    active != 0 && !gone.contains(&stack_pointer())
+}
 
-    #[inline(always)]
-    fn hex(&self, address: usize) -> ([u8; 16], usize) {
-        let zeros = (address | 1).leading_zeros() / 4;
-        (
-            x86_64::hex((address as u64) << (4 * zeros)),
-            16 - zeros as usize,
-        )
+/// Formats the numbers of one line.
+struct Pen<'a> {
+    slot: &'a Slot,
+    /// The stack pointer of the line that this one has interrupted.
+    outer: usize,
+}
+
+impl Pen<'_> {
+    /// Works a time's digits out and keeps them, unless an interrupted line may be about to use those that are there.
+    /// Answers whether they are kept.
+    #[cold]
+    #[inline(never)]
+    fn keep_digits(&self, t: u64) -> bool {
+        let Some(time) = Portable.time(t).filter(|_| !is_inside(self.outer)) else {
+            return false;
+        };
+        let kept = &self.slot.time_digits;
+        // A handler that comes between finds none.
+        kept.from.store(NEVER, Relaxed);
+        compiler_fence(SeqCst);
+        for (word, digits) in kept.high.iter().zip(time.high) {
+            word.store(digits, Relaxed);
+        }
+        kept.len.store(time.len, Relaxed);
+        compiler_fence(SeqCst);
+        kept.from.store(t - u64::from(time.low), Relaxed);
+        true
     }
 }
 
-/// Fills a committed line of `len` bytes up to `max` and moves its newline to the end, death-proof at each step.
+/// Of a time all but the last four digits are those of the event before, nearly always.
+impl Digits for Pen<'_> {
+    #[inline(always)]
+    fn time(&self, t: u64) -> Option<Time> {
+        let kept = &self.slot.time_digits;
+        let is_kept = t.wrapping_sub(kept.from.load(Relaxed)) < LAST_FOUR;
+        if !is_kept && !self.keep_digits(t) {
+            return None;
+        }
+        Some(Time {
+            high: [0, 1].map(|i| kept.high[i].load(Relaxed)),
+            len: kept.len.load(Relaxed),
+            low: t.wrapping_sub(kept.from.load(Relaxed)) as u32,
+        })
+    }
+
+    #[inline(always)]
+    fn hex(&self, value: u64, zero: [u8; 16]) -> [u8; 16] {
+        x86_64::hex(value, zero)
+    }
+}
+
+/// Fills the room of a line of `len` bytes with blanks and moves its newline to the end.
 #[cold]
-fn stretch(first: *mut u8, len: usize, max: usize) {
-    // SAFETY: the room of `max` bytes at `first` is this line's alone.
-    unsafe {
-        first.add(len).write_bytes(b' ', max - 1 - len);
-        first.add(max - 1).write_volatile(b'\n');
-        compiler_fence(SeqCst);
-        first.add(len - 1).write_volatile(b' ');
+fn stretch(room: &mut [u8], len: usize) {
+    if let Some((newline, text)) = room.split_last_mut()
+        && let Some(rest) = text.get_mut(len - 1..)
+    {
+        rest.fill(b' ');
+        *newline = b'\n';
     }
 }
 
@@ -424,18 +507,39 @@ mod tests {
     #[test]
     fn a_slot_formats_as_arithmetic_does() {
         let slot = Slot::new();
+        let pen = Pen {
+            slot: &slot,
+            outer: 0,
+        };
         let mut value = 1u64;
         for step in 0..200_000u64 {
             // Times that grow slowly, with a leap now and then, also back.
-            let t = (step % 7) * 10u64.pow((step % 19) as u32) + step * 1_000_003;
+            let t = (step % 7) * 10u64.pow((step % 19) as u32) + step * 1_003;
             for _ in 0..2 {
-                assert_eq!(slot.split(t), Portable.split(t), "{t}");
+                assert_eq!(pen.time(t), Portable.time(t), "{t}");
             }
             value = value
                 .wrapping_mul(6_364_136_223_846_793_005)
                 .wrapping_add(1);
-            let address = (value >> (step % 64)) as usize;
-            assert_eq!(slot.hex(address), Portable.hex(address), "{address:#x}");
+            for zero in [[b'0'; 16], *b"0000000000000\"}\n"] {
+                let address = value >> (step % 64) & !0xfff;
+                assert_eq!(
+                    pen.hex(address, zero),
+                    Portable.hex(address, zero),
+                    "{address:#x}"
+                );
+            }
         }
+    }
+
+    #[test]
+    fn a_line_that_interrupts_another_leaves_it_the_digits_that_it_has() {
+        let slot = Slot::new();
+        let [outer, inner] =
+            [0, stack_pointer() + (1 << 20)].map(|outer| Pen { slot: &slot, outer });
+        let time = outer.time(123_456_789);
+        assert_eq!(inner.time(987_654_321), None);
+        assert_eq!(inner.time(123_456_790).map(|time| time.low), Some(6790));
+        assert_eq!(outer.time(123_456_789), time);
     }
 }

@@ -6,8 +6,8 @@ use crate::path::PathText;
 use crate::stack::ScratchLines;
 use crate::sys::{self, Errno, Result};
 use crate::{
-    alone, clock, close_out, elf, glibc, image, leaks, log, memory, modules, pool, real, record,
-    request, reserve, say, settings, snapshot, stacks, tail, thread, unwind,
+    alone, arena, clock, close_out, elf, glibc, image, leaks, log, memory, modules, pool, real,
+    record, request, reserve, say, settings, snapshot, stacks, tail, thread, unwind,
 };
 use core::ffi::{CStr, c_char};
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering::*};
@@ -163,7 +163,8 @@ fn begin(pid: i32, forked: bool) -> core::result::Result<(), Failure> {
         memory::forget_the_making();
         thread::forget();
         image::clear_stop();
-        glibc::forget_heaps();
+        glibc::forget_break();
+        arena::forget();
         stacks::forked();
         leaks::forked();
     } else {
@@ -419,7 +420,7 @@ fn parents_state() -> Option<&'static [u8]> {
         line.open(const { &key("cut") });
         close_out::put_stream(line, b"[", (0, record::aside_n()));
         for slot in pool::owned() {
-            close_out::put_stream(line, b",", (slot.stream.load(Relaxed), slot.n()));
+            close_out::put_stream(line, b",", (slot.stream(), slot.n()));
         }
         line.raw(b"]}");
     })

@@ -14,9 +14,14 @@ struct Place {
     slot: AtomicPtr<Slot>,
     /// The image in which `slot` is the thread's.
     generation: AtomicU64,
+    /// The same if its calls become lines and that is all, else [`NO_IMAGE`].
+    lines_only: AtomicU64,
     /// Events to go without asking the pool again, after it had nothing.
     patience: AtomicU32,
 }
+
+/// The generation of no image, and of no forked child either.
+const NO_IMAGE: u64 = u64::MAX;
 
 const _: () = assert!(size_of::<Place>() <= x86_64::THREAD_SLOT_SIZE);
 
@@ -34,10 +39,45 @@ pub(crate) fn peek() -> Option<&'static Slot> {
     (place().generation.load(Relaxed) == image::generation()).then_some(slot)
 }
 
+/// A thread's buffer, when there was nothing to see to first.
+#[derive(Clone, Copy)]
+pub(crate) struct Ready {
+    slot: &'static Slot,
+    generation: u64,
+}
+
+impl Ready {
+    /// The buffer.
+    #[inline(always)]
+    pub(crate) fn slot(self) -> &'static Slot {
+        self.slot
+    }
+
+    /// Whether it is still so: no handler has moved the thread to another buffer, or come back from a fork as a child.
+    #[inline(always)]
+    pub(crate) fn is_still(self) -> bool {
+        self.slot.attention() == 0 && image::generation() == self.generation
+    }
+}
+
+/// The same where calls become lines without stacks, and that is all.
+#[inline(always)]
+pub(crate) fn ready_for_lines() -> Option<Ready> {
+    ready_in(&place().lines_only)
+}
+
 /// The thread's buffer, if it has one and there is nothing to see to first.
 #[inline(always)]
-pub(crate) fn ready() -> Option<&'static Slot> {
-    peek().filter(|slot| slot.attention() == 0)
+pub(crate) fn ready() -> Option<Ready> {
+    ready_in(&place().generation)
+}
+
+#[inline(always)]
+fn ready_in(generation: &AtomicU64) -> Option<Ready> {
+    let slot = latest()?;
+    let generation = generation.load(Relaxed);
+    let ready = Ready { slot, generation };
+    ready.is_still().then_some(ready)
 }
 
 /// The thread's buffer in this image, or in the one of which a fork that has not been noticed yet made this one.
@@ -57,7 +97,7 @@ pub(crate) fn is_current(slot: &Slot) -> bool {
 #[inline(always)]
 pub(crate) fn slot() -> Option<&'static Slot> {
     match ready() {
-        Some(slot) => Some(slot),
+        Some(ready) => Some(ready.slot),
         None => find(peek()),
     }
 }
@@ -97,7 +137,14 @@ fn find(slot: Option<&'static Slot>) -> Option<&'static Slot> {
 /// Makes `slot` the thread's.
 pub(crate) fn settle(slot: &'static Slot) {
     let place = place();
-    place.generation.store(image::generation(), Relaxed);
+    let generation = image::generation();
+    place.generation.store(generation, Relaxed);
+    let lines_only = if settings::lines_only() {
+        generation
+    } else {
+        NO_IMAGE
+    };
+    place.lines_only.store(lines_only, Relaxed);
     place
         .slot
         .store(core::ptr::from_ref(slot).cast_mut(), Relaxed);
@@ -116,11 +163,11 @@ fn introduce(slot: &Slot) {
     let now = clock::before();
     slot.line::<{ memspy_log::MAX_EVENT }>(log::THREAD, (now, now), |line| {
         line.num(log::T, now);
-        line.num(log::THREAD_KEY, slot.stream.load(Relaxed));
+        line.num(log::THREAD_KEY, slot.stream());
         line.text(log::NAME, name);
         line.addr(const { &key("sp") }, on_stack);
     });
-    if slot.stream.load(Relaxed) > 1 && settings::get().maps {
+    if slot.stream() > 1 && settings::get().maps {
         snapshot::write_once("thread");
     }
 }

@@ -4,7 +4,6 @@
 
 use core::arch::x86_64::*;
 use core::arch::{asm, global_asm};
-use core::cell::UnsafeCell;
 
 // One initial-exec slot of 64 bytes: a `thread_local!` in a cdylib is general-dynamic, and `__tls_get_addr` allocates.
 global_asm!(
@@ -116,48 +115,9 @@ pub(crate) fn fetch(address: usize) {
     unsafe { _mm_prefetch::<_MM_HINT_T0>(address as *const i8) };
 }
 
-/// Two words that are always read and written together, in one instruction each: a signal handler on the same thread
-/// never meets the half of them.
-#[repr(C, align(16))]
-pub(crate) struct LocalPair(UnsafeCell<[u64; 2]>);
-
-// SAFETY: only the owner of what it is part of reads and writes it.
-unsafe impl Sync for LocalPair {}
-
-impl LocalPair {
-    /// Two zeros.
-    pub(crate) const fn new() -> LocalPair {
-        LocalPair(UnsafeCell::new([0; 2]))
-    }
-
-    /// Both words.
-    #[inline(always)]
-    pub(crate) fn load(&self) -> [u64; 2] {
-        let pair: __m128i;
-        // SAFETY: reads the aligned words, which are valid as long as the reference.
-        unsafe {
-            asm!("movdqa {}, xmmword ptr [{}]", out(xmm_reg) pair, in(reg) self.0.get(), options(nostack, preserves_flags, readonly));
-            [
-                _mm_cvtsi128_si64(pair) as u64,
-                _mm_cvtsi128_si64(_mm_unpackhi_epi64(pair, pair)) as u64,
-            ]
-        }
-    }
-
-    /// Replaces both words.
-    #[inline(always)]
-    pub(crate) fn store(&self, [first, second]: [u64; 2]) {
-        // SAFETY: writes the aligned words, which the owner alone writes.
-        unsafe {
-            let pair = _mm_set_epi64x(second as i64, first as i64);
-            asm!("movdqa xmmword ptr [{}], {}", in(reg) self.0.get(), in(xmm_reg) pair, options(nostack, preserves_flags));
-        }
-    }
-}
-
-/// Sixteen hexadecimal digits, the highest first.
+/// Sixteen hexadecimal digits, the highest first, each counted from the character in its place of `zero`.
 #[inline(always)]
-pub(crate) fn hex(value: u64) -> [u8; 16] {
+pub(crate) fn hex(value: u64, zero: [u8; 16]) -> [u8; 16] {
     // SAFETY: every x86-64 processor has SSE2; 16 bytes are 16 bytes.
     unsafe {
         let bytes = _mm_cvtsi64_si128(value.swap_bytes() as i64);
@@ -167,7 +127,8 @@ pub(crate) fn hex(value: u64) -> [u8; 16] {
         );
         let letters = _mm_cmpgt_epi8(nibbles, _mm_set1_epi8(9));
         let offset = _mm_and_si128(letters, _mm_set1_epi8((b'a' - b'9' - 1) as i8));
-        let digits = _mm_add_epi8(_mm_add_epi8(nibbles, offset), _mm_set1_epi8(b'0' as i8));
+        let zero: __m128i = core::mem::transmute(zero);
+        let digits = _mm_add_epi8(_mm_add_epi8(nibbles, offset), zero);
         core::mem::transmute(digits)
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use crate::oracle::{assert_complete, assert_told_calls_are_logged, calls, number, record};
-use crate::support::{Log, address, clean, compile, compile_with, finish};
+use crate::support::{Log, TestDir, address, clean, compile, compile_with, finish, preloaded};
 
 /// Every allocation function, as the programs name them.
 const FUNCTIONS: [&str; 10] = [
@@ -219,6 +219,22 @@ fn the_replayed_log_is_the_programs_live_set_for_any_number_of_threads() {
         let in_areas = |page: &u64| (0x1000_0000_0000..0x1001_0000_0000).contains(page);
         let replayed: BTreeSet<u64> = replay.pages.into_iter().filter(in_areas).collect();
         assert_eq!(replayed, pages, "{threads} threads");
+    }
+}
+
+#[test]
+fn a_block_that_is_handed_over_is_released_after_its_malloc() {
+    let program = compile("handed_over.c");
+    for stacks in ["off", "full"] {
+        let logs = TestDir::new();
+        let mut command = preloaded(&program, &logs);
+        finish(command.arg("4000").env("MEMSPY_STACKS", stacks)).success();
+        let log = Log::only_in(&logs);
+        assert_complete(&log);
+        let replay = Replay::of(&log.lines);
+        assert_eq!(replay.anomalies, Vec::<String>::new(), "stacks {stacks}");
+        let handed = |line: &&Value| line["op"] == "malloc" && line["size"] == 700;
+        assert_eq!(log.lines.iter().filter(handed).count(), 8000);
     }
 }
 

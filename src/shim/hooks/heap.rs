@@ -1,17 +1,17 @@
 //! The malloc family. Each body calls the function of its own name exactly once and passes the result through.
 //!
-//! A call is noted by one of two ways. The short one is for a call that becomes a line without a stack, of a thread that
-//! has its buffer, with nothing to be told of the kernel: nearly every call when stacks are off. It writes nothing
-//! unless it writes the line. The other one is for whatever else there may be, and a function of its own, so that the
-//! short one finds the registers free.
+//! A call is noted by one of two ways. The [short one](Short) is for a call that becomes a line without a stack, of a thread
+//! that has its buffer, with nothing to be told of the kernel: nearly every call when stacks are off. The other one is for
+//! whatever else there may be, and made of functions of their own, so that the short one finds the registers free.
 
 use crate::glibc::{self, Call, Chunk};
+use crate::hooks::short::Short;
 use crate::real::{REAL, address, is_bootstrap};
-use crate::record::{heap_call, heap_call_at_once};
-use crate::slot::Slot;
+use crate::record::heap_call;
 use crate::stack::Stack;
+use crate::thread::Ready;
 use crate::unwind::Caller;
-use crate::{bootstrap, clock, leaks, log, settings, start, thread};
+use crate::{arena, bootstrap, clock, leaks, log, settings, start, thread};
 use core::ffi::{c_int, c_void};
 use core::mem::transmute;
 use memspy_log::{Acquire, Key, Op, Outcome, Release, Tag, timed_tag};
@@ -19,17 +19,23 @@ use memspy_log::{Acquire, Key, Op, Outcome, Release, Tag, timed_tag};
 type Pointer = *mut c_void;
 
 /// What every call of a function has in common.
-struct Function {
-    tag: &'static Tag,
-    name: &'static str,
+pub(super) struct Function {
+    pub(super) tag: &'static Tag,
+    pub(super) name: &'static str,
+    /// `count` or `align`, where the function is told one beside the size.
+    pub(super) extra: Option<&'static Key>,
 }
 
 macro_rules! function {
     ($op:ident) => {
+        function!($op, None)
+    };
+    ($op:ident, $extra:expr) => {
         const {
             &Function {
                 tag: &timed_tag(Op::$op),
                 name: Op::$op.name(),
+                extra: $extra,
             }
         }
     };
@@ -37,15 +43,24 @@ macro_rules! function {
 
 /// The stack pointer and the frame pointer at a hook's first instruction, from which [`Caller`] is made where it is needed.
 #[derive(Clone, Copy)]
-struct Entry {
+pub(super) struct Entry {
     sp: *const usize,
     bp: usize,
 }
 
 impl Entry {
+    /// Of a call on the short way: there are no stacks, and nobody asks who called.
+    pub(super) const UNKNOWN: Entry = Entry {
+        sp: core::ptr::null(),
+        bp: 0,
+    };
+
     /// # Safety
     /// The hook must not have returned yet.
     unsafe fn caller(self) -> Caller {
+        if self.sp.is_null() {
+            return Caller::UNKNOWN;
+        }
         // SAFETY: at a hook's first instruction the stack pointer points to the return address, which stays there until
         // the hook returns.
         unsafe { Caller::at(self.sp, self.bp) }
@@ -59,43 +74,25 @@ fn errno() -> i32 {
     unsafe { *libc::__errno_location() }
 }
 
+/// The errno of a call that has answered with a block, or with NULL where it failed; 0: it did not.
+#[inline(always)]
+pub(super) fn failure(ptr: usize) -> i32 {
+    if ptr == 0 { errno() } else { 0 }
+}
+
 /// What a call asked for.
 #[derive(Clone, Copy)]
-struct Asked {
-    /// `count` or `align`, where the function has one.
-    extra: Option<(&'static Key, u64)>,
-    /// Bytes; of one element with `count`.
-    size: usize,
-    /// Bytes in all.
-    bytes: usize,
+pub(super) struct Asked {
+    /// The count or the alignment; 0 where the function is told none.
+    pub(super) extra: usize,
+    /// Bytes; of one element with a count.
+    pub(super) size: usize,
 }
 
 impl Asked {
     #[inline(always)]
     fn size(size: usize) -> Asked {
-        Asked {
-            extra: None,
-            size,
-            bytes: size,
-        }
-    }
-
-    #[inline(always)]
-    fn aligned(align: usize, size: usize) -> Asked {
-        Asked {
-            extra: Some((log::ALIGN, align as u64)),
-            size,
-            bytes: size,
-        }
-    }
-
-    #[inline(always)]
-    fn elements(count: usize, size: usize) -> Asked {
-        Asked {
-            extra: Some((log::COUNT, count as u64)),
-            size,
-            bytes: count.saturating_mul(size),
-        }
+        Asked { extra: 0, size }
     }
 }
 
@@ -109,23 +106,34 @@ fn outcome(ptr: usize, failure: i32) -> Outcome {
     }
 }
 
-/// Where, and with what time, a call that gave out a block becomes a line; `None` if there may be more to tell.
-///
-/// # Safety
-/// `ptr` must be a block that nobody else knows yet, or 0.
+/// Now, for an event of a block. `ready`: what [`thread::ready`] has just answered.
 #[inline(always)]
-unsafe fn line_alone(ptr: usize) -> Option<(&'static Slot, u64)> {
-    if ptr == 0 || !settings::lines_only() || glibc::break_has_moved() {
-        return None;
+fn time_of(ready: Option<Ready>, chunk: Chunk) -> u64 {
+    match ready {
+        Some(ready) => clock::of_block(|| chunk.is_of_one(ready.slot().stream())),
+        None => {
+            chunk.is_of_one(arena::NOBODY);
+            clock::before()
+        }
     }
-    let slot = thread::ready()?;
-    let t = clock::running();
-    // SAFETY: the caller vouches for the block.
-    let has_news = unsafe { Chunk::of(ptr).has_news() };
-    (!has_news).then_some((slot, t))
 }
 
 impl Function {
+    /// Bytes that a call asked for in all.
+    #[inline(always)]
+    fn bytes(&self, asked: Asked) -> usize {
+        match self.extra {
+            Some(key) if core::ptr::eq(key, log::COUNT) => asked.extra.saturating_mul(asked.size),
+            _ => asked.size,
+        }
+    }
+
+    /// `count` or `align`, as the line has it.
+    #[inline(always)]
+    pub(super) fn extra(&self, asked: Asked) -> Option<(&'static Key, u64)> {
+        self.extra.map(|key| (key, asked.extra as u64))
+    }
+
     /// Notes a call that gave out a block.
     ///
     /// # Safety
@@ -143,39 +151,19 @@ impl Function {
         // SAFETY: the caller vouches for block and hook.
         unsafe {
             if settings::blocks_only() {
-                leaks::allocated(ptr, asked.bytes, Stack::of(&entry.caller()));
-            } else if !self.gave_at_once(ptr, asked) {
+                leaks::allocated(ptr, self.bytes(asked), Stack::of(&entry.caller()));
+            } else {
                 self.gave_fully(call, ptr, failure(), asked, entry);
             }
         }
     }
 
-    /// The short way; answers whether it was one.
+    /// Writes a call that gave out a block, whatever there is to be told of it.
     ///
     /// # Safety
     /// As for [`Function::gave`].
-    #[inline(always)]
-    unsafe fn gave_at_once(&'static self, ptr: usize, asked: Asked) -> bool {
-        // SAFETY: the caller vouches for the block.
-        let Some((slot, t)) = (unsafe { line_alone(ptr) }) else {
-            return false;
-        };
-        let line = Acquire {
-            opening: self.tag,
-            t,
-            moved: None,
-            extra: asked.extra,
-            size: asked.size as u64,
-            outcome: Outcome::Block(ptr),
-            stack: 0,
-        };
-        heap_call_at_once(slot, line)
-    }
-
-    /// # Safety
-    /// As for [`Function::gave`].
     #[inline(never)]
-    unsafe fn gave_fully(
+    pub(super) unsafe fn gave_fully(
         &'static self,
         call: Call,
         ptr: usize,
@@ -190,15 +178,16 @@ impl Function {
             stack = self.write(&call, ptr, failure, asked, caller);
         }
         if settings::leaks() {
-            leaks::allocated(ptr, asked.bytes, stack.or_of(caller));
+            leaks::allocated(ptr, self.bytes(asked), stack.or_of(caller));
         }
     }
 
     /// Writes the call and what it did underneath.
     #[inline(always)]
     fn write(&self, call: &Call, ptr: usize, failure: i32, asked: Asked, caller: &Caller) -> Stack {
-        let slot = thread::ready();
-        let t = slot.map_or_else(clock::after, |_| clock::running());
+        let ready = thread::ready();
+        // SAFETY: the block was given out just now, nobody else knows it.
+        let t = time_of(ready, unsafe { Chunk::of(ptr) });
         if glibc::break_has_moved() {
             call.break_moved((0, t), self.name, caller);
         }
@@ -211,27 +200,16 @@ impl Function {
             }
             chunk.look_at_arena(t, self.name);
         }
-        heap_call(slot, || Acquire {
+        heap_call(ready, || Acquire {
             opening: self.tag,
             t,
             moved: None,
-            extra: asked.extra,
+            extra: self.extra(asked),
             size: asked.size as u64,
             outcome: outcome(ptr, failure),
             stack: stack.number(),
         });
         stack
-    }
-
-    /// Notes a call that answered with a block, or with NULL where it failed.
-    ///
-    /// # Safety
-    /// As for [`Function::gave`].
-    #[inline(always)]
-    unsafe fn answered(&'static self, call: Call, ptr: Pointer, asked: Asked, entry: Entry) {
-        let failure = || if ptr.is_null() { errno() } else { 0 };
-        // SAFETY: the caller vouches for block and hook.
-        unsafe { self.gave(call, ptr as usize, failure, asked, entry) };
     }
 
     /// Notes a call that is about to take a block back; answers its time, 0 if events are not wanted.
@@ -245,35 +223,7 @@ impl Function {
             return 0;
         }
         // SAFETY: the caller vouches for block and hook.
-        unsafe {
-            match self.takes_at_once(block) {
-                Some(t) => t,
-                None => self.takes_fully(block, entry),
-            }
-        }
-    }
-
-    /// The short way; answers the time if it was one.
-    ///
-    /// # Safety
-    /// As for [`Function::takes`].
-    #[inline(always)]
-    unsafe fn takes_at_once(&'static self, block: Block) -> Option<u64> {
-        if !settings::lines_only() {
-            return None;
-        }
-        let slot = thread::ready()?;
-        let t = clock::running();
-        if !heap_call_at_once(slot, block.release(self.tag, t, Stack::NONE)) {
-            return None;
-        }
-        // SAFETY: the block is the caller's until the real call.
-        unsafe {
-            if Chunk::of(block.ptr).has_news() {
-                self.tell_taken(block.ptr, t, Stack::NONE);
-            }
-        }
-        Some(t)
+        unsafe { self.takes_fully(block, entry) }
     }
 
     /// # Safety
@@ -285,9 +235,10 @@ impl Function {
             // SAFETY: the caller vouches for the hook.
             let caller = unsafe { entry.caller() };
             let stack = Stack::of_release(&caller);
-            let slot = thread::ready();
-            t = slot.map_or_else(clock::before, |_| clock::running());
-            heap_call(slot, || block.release(self.tag, t, stack));
+            let ready = thread::ready();
+            // SAFETY: the block is the caller's until the real call.
+            t = time_of(ready, unsafe { Chunk::of(block.ptr) });
+            heap_call(ready, || block.release(self.tag, t, stack));
             // SAFETY: the block is the caller's until the real call.
             unsafe { self.tell_taken(block.ptr, t, stack) };
         }
@@ -301,7 +252,8 @@ impl Function {
     ///
     /// # Safety
     /// `ptr` must be the caller's block, or 0.
-    unsafe fn tell_taken(&'static self, ptr: usize, t: u64, stack: Stack) {
+    #[cold]
+    pub(super) unsafe fn tell_taken(&'static self, ptr: usize, t: u64, stack: Stack) {
         // SAFETY: the caller vouches for the block.
         unsafe {
             let chunk = Chunk::of(ptr);
@@ -317,7 +269,7 @@ impl Function {
     /// # Safety
     /// The hook must not have returned yet.
     #[inline(always)]
-    unsafe fn took(&'static self, call: Call, t: u64, entry: Entry) {
+    pub(super) unsafe fn took(&'static self, call: Call, t: u64, entry: Entry) {
         call.leave();
         if glibc::break_has_moved() && settings::events() {
             // SAFETY: the caller vouches for the hook.
@@ -329,15 +281,15 @@ impl Function {
 
 /// A block that is given back, and what the function is told of it.
 #[derive(Clone, Copy)]
-struct Block {
-    ptr: usize,
+pub(super) struct Block {
+    pub(super) ptr: usize,
     align: Option<u64>,
     size: Option<u64>,
 }
 
 impl Block {
     #[inline(always)]
-    fn release(self, opening: &'static Tag, t: u64, stack: Stack) -> Release {
+    pub(super) fn release(self, opening: &'static Tag, t: u64, stack: Stack) -> Release {
         Release {
             opening,
             t,
@@ -349,70 +301,70 @@ impl Block {
     }
 }
 
-/// Defines a body for a function that takes a size, or an alignment and a size.
-macro_rules! simple {
-    ($name:ident($($arg:ident,)* ; $size:ident), $op:ident, $asked:ident) => {
+/// Defines a body for a function that takes a size, or a count or an alignment and a size.
+macro_rules! acquire {
+    ($name:ident($($extra:ident,)? ; $size:ident), $op:ident, $key:expr, $bytes:expr) => {
         #[doc = concat!("Body of `", stringify!($name), "`.")]
         ///
         /// # Safety
         /// `sp` must point to the return address.
         pub(super) unsafe extern "C" fn $name(
-            $($arg: usize,)*
+            $($extra: usize,)?
             $size: usize,
             sp: *const usize,
             bp: usize,
         ) -> Pointer {
-            let real = address(&REAL.$name);
-            if real == 0 {
-                return bootstrap::allocate($size).cast();
+            type Real = unsafe extern "C" fn($(acquire!(@usize $extra),)? usize) -> Pointer;
+
+            #[inline(never)]
+            unsafe extern "C" fn fully(
+                $($extra: usize,)?
+                $size: usize,
+                sp: *const usize,
+                bp: usize,
+            ) -> Pointer {
+                let real = address(&REAL.$name);
+                if real == 0 {
+                    let bytes: Option<usize> = $bytes;
+                    return bytes.map_or(core::ptr::null_mut(), bootstrap::allocate).cast();
+                }
+                let call = Call::enter();
+                let asked = acquire!(@asked $($extra,)? $size);
+                // SAFETY: the address is the real function's, whose type this is; its block is nobody else's.
+                unsafe {
+                    let ptr = transmute::<usize, Real>(real)($($extra,)? $size);
+                    let failure = || failure(ptr as usize);
+                    let entry = Entry { sp, bp };
+                    function!($op, $key).gave(call, ptr as usize, failure, asked, entry);
+                    ptr
+                }
             }
-            let call = Call::enter();
+
+            let Some(way) = Short::way(&REAL.$name) else {
+                // SAFETY: the same arguments.
+                return unsafe { fully($($extra,)? $size, sp, bp) };
+            };
+            let call = way.enter();
+            let asked = acquire!(@asked $($extra,)? $size);
             // SAFETY: the address is the real function's, whose type this is; its block is nobody else's.
             unsafe {
-                let real: unsafe extern "C" fn($(simple!(@usize $arg),)* usize) -> Pointer = transmute(real);
-                let ptr = real($($arg,)* $size);
-                let asked = Asked::$asked($($arg,)* $size);
-                function!($op).answered(call, ptr, asked, Entry { sp, bp });
+                let ptr = transmute::<usize, Real>(way.real())($($extra,)? $size);
+                way.gave(function!($op, $key), call, ptr as usize, asked);
                 ptr
             }
         }
     };
-    (@usize $arg:ident) => { usize };
+    (@usize $extra:ident) => { usize };
+    (@asked $size:ident) => { Asked::size($size) };
+    (@asked $extra:ident, $size:ident) => { Asked { extra: $extra, size: $size } };
 }
 
-simple!(malloc(; size), Malloc, size);
-simple!(valloc(; size), Valloc, size);
-simple!(pvalloc(; size), Pvalloc, size);
-simple!(aligned_alloc(align, ; size), AlignedAlloc, aligned);
-simple!(memalign(align, ; size), Memalign, aligned);
-
-/// Body of `calloc`.
-///
-/// # Safety
-/// `sp` must point to the return address.
-pub(super) unsafe extern "C" fn calloc(
-    count: usize,
-    size: usize,
-    sp: *const usize,
-    bp: usize,
-) -> Pointer {
-    let real = address(&REAL.calloc);
-    if real == 0 {
-        return count
-            .checked_mul(size)
-            .map_or(core::ptr::null_mut(), bootstrap::allocate)
-            .cast();
-    }
-    let call = Call::enter();
-    // SAFETY: the address is the real function's, whose type this is; its block is nobody else's.
-    unsafe {
-        let real: unsafe extern "C" fn(usize, usize) -> Pointer = transmute(real);
-        let ptr = real(count, size);
-        let asked = Asked::elements(count, size);
-        function!(Calloc).answered(call, ptr, asked, Entry { sp, bp });
-        ptr
-    }
-}
+acquire!(malloc(; size), Malloc, None, Some(size));
+acquire!(calloc(count, ; size), Calloc, Some(log::COUNT), count.checked_mul(size));
+acquire!(valloc(; size), Valloc, None, Some(size));
+acquire!(pvalloc(; size), Pvalloc, None, Some(size));
+acquire!(aligned_alloc(align, ; size), AlignedAlloc, Some(log::ALIGN), Some(size));
+acquire!(memalign(align, ; size), Memalign, Some(log::ALIGN), Some(size));
 
 /// Body of `posix_memalign`.
 ///
@@ -441,19 +393,20 @@ pub(super) unsafe extern "C" fn posix_memalign(
     } else {
         0
     };
-    let asked = Asked::aligned(align, size);
+    let asked = Asked { extra: align, size };
+    let function = function!(PosixMemalign, Some(log::ALIGN));
     // SAFETY: the block is nobody else's.
-    unsafe { function!(PosixMemalign).gave(call, ptr, || answer, asked, Entry { sp, bp }) };
+    unsafe { function.gave(call, ptr, || answer, asked, Entry { sp, bp }) };
     answer
 }
 
 /// A reallocation under way: what was known of the old block.
-struct Reallocation {
-    call: Call,
-    old: usize,
-    mapping: Option<(usize, usize)>,
-    began: u64,
-    moving: leaks::Moving,
+pub(super) struct Reallocation {
+    pub(super) call: Call,
+    pub(super) old: usize,
+    pub(super) mapping: Option<(usize, usize)>,
+    pub(super) began: u64,
+    pub(super) moving: leaks::Moving,
 }
 
 impl Reallocation {
@@ -469,9 +422,11 @@ impl Reallocation {
             moving: leaks::moving(old),
         };
         if settings::events() {
-            reallocation.began = clock::before();
             // SAFETY: the caller vouches for the block.
-            reallocation.mapping = unsafe { Chunk::of(old).own_mapping() };
+            let chunk = unsafe { Chunk::of(old) };
+            reallocation.began = time_of(thread::ready(), chunk);
+            // SAFETY: as above.
+            reallocation.mapping = unsafe { chunk.own_mapping() };
         }
         reallocation
     }
@@ -487,42 +442,17 @@ impl Reallocation {
         unsafe {
             if settings::blocks_only() && ptr != 0 {
                 let stack = Stack::of(&entry.caller());
-                leaks::reallocated(self.moving, ptr, asked.bytes, stack);
-            } else if !self.done_at_once(function, ptr, asked) {
+                leaks::reallocated(self.moving, ptr, function.bytes(asked), stack);
+            } else {
                 self.done_fully(function, ptr, asked, entry);
             }
         }
     }
 
-    /// The short way; answers whether it was one.
-    ///
-    /// # Safety
-    /// As for [`Reallocation::done`].
-    #[inline(always)]
-    unsafe fn done_at_once(&self, function: &'static Function, ptr: usize, asked: Asked) -> bool {
-        if self.mapping.is_some() {
-            return false;
-        }
-        // SAFETY: the caller vouches for the block.
-        let Some((slot, until)) = (unsafe { line_alone(ptr) }) else {
-            return false;
-        };
-        let line = Acquire {
-            opening: function.tag,
-            t: self.began,
-            moved: Some((until - self.began, self.old)),
-            extra: asked.extra,
-            size: asked.size as u64,
-            outcome: Outcome::Block(ptr),
-            stack: 0,
-        };
-        heap_call_at_once(slot, line)
-    }
-
     /// # Safety
     /// As for [`Reallocation::done`].
     #[inline(never)]
-    unsafe fn done_fully(
+    pub(super) unsafe fn done_fully(
         self,
         function: &'static Function,
         ptr: usize,
@@ -532,7 +462,7 @@ impl Reallocation {
         // SAFETY: the caller vouches for the hook.
         let caller = &unsafe { entry.caller() };
         // A realloc to nothing frees: its NULL is no failure.
-        let failure = if ptr == 0 && asked.bytes != 0 {
+        let failure = if ptr == 0 && function.bytes(asked) != 0 {
             errno()
         } else {
             0
@@ -543,7 +473,8 @@ impl Reallocation {
         }
         if settings::leaks() {
             if failure == 0 {
-                leaks::reallocated(self.moving, ptr, asked.bytes, stack.or_of(caller));
+                let bytes = function.bytes(asked);
+                leaks::reallocated(self.moving, ptr, bytes, stack.or_of(caller));
             } else {
                 leaks::kept(self.moving);
             }
@@ -560,8 +491,9 @@ impl Reallocation {
         asked: Asked,
         caller: &Caller,
     ) -> Stack {
-        let slot = thread::ready();
-        let until = slot.map_or_else(clock::after, |_| clock::running());
+        let ready = thread::ready();
+        // SAFETY: the block was given out just now, nobody else knows it.
+        let until = time_of(ready, unsafe { Chunk::of(ptr) });
         let t = self.began;
         if glibc::break_has_moved() {
             self.call.break_moved((t, until), function.name, caller);
@@ -576,15 +508,16 @@ impl Reallocation {
             }
             chunk.look_at_arena(until, function.name);
         }
-        heap_call(slot, || Acquire {
+        let line = Acquire {
             opening: function.tag,
             t,
             moved: Some((until - t, self.old)),
-            extra: asked.extra,
+            extra: function.extra(asked),
             size: asked.size as u64,
             outcome: outcome(ptr, failure),
             stack: stack.number(),
-        });
+        };
+        write_moved(ready, &line);
         stack
     }
 
@@ -609,6 +542,13 @@ impl Reallocation {
     }
 }
 
+/// Writes the line of a reallocation; apart, so that it and the lines of the mapping that has moved do not need the program's
+/// stack at once.
+#[inline(never)]
+fn write_moved(ready: Option<Ready>, line: &Acquire) {
+    heap_call(ready, || *line);
+}
+
 /// Body of `realloc`.
 ///
 /// # Safety
@@ -619,28 +559,54 @@ pub(super) unsafe extern "C" fn realloc(
     sp: *const usize,
     bp: usize,
 ) -> Pointer {
-    let real = address(&REAL.realloc);
-    if real == 0 || is_bootstrap(old as usize) {
-        // SAFETY: the caller's block, one of the arena's or NULL.
-        return unsafe { leave_bootstrap(old, size) };
+    type Real = unsafe extern "C" fn(Pointer, usize) -> Pointer;
+
+    #[inline(never)]
+    unsafe extern "C" fn fully(old: Pointer, size: usize, sp: *const usize, bp: usize) -> Pointer {
+        let real = address(&REAL.realloc);
+        if real == 0 || is_bootstrap(old as usize) {
+            // SAFETY: the caller's block, one of the arena's or NULL.
+            return unsafe { leave_bootstrap(old, size) };
+        }
+        // SAFETY: the address is the real function's, whose type this is.
+        let real = unsafe { transmute::<usize, Real>(real) };
+        // SAFETY: at a hook's first instruction the stack pointer points to the return address.
+        let return_address = unsafe { *sp };
+        let folded = thread::peek().is_some_and(|slot| slot.unfold(old as usize, size));
+        // glibc's reallocarray jumps to realloc: the return address is then the one of our own call of it, and nothing
+        // else of ours leads here. That holds for threads without a slot, too.
+        if start::is_own_code(return_address) || folded && start::is_libc_code(return_address) {
+            // SAFETY: the caller's arguments; the event is reallocarray's.
+            return unsafe { real(old, size) };
+        }
+        // SAFETY: the caller's block and arguments; the new block is nobody else's.
+        unsafe {
+            let reallocation = Reallocation::begin(old as usize);
+            let ptr = real(old, size);
+            let asked = Asked::size(size);
+            reallocation.done(function!(Realloc), ptr as usize, asked, Entry { sp, bp });
+            ptr
+        }
     }
-    // SAFETY: the address is the real function's, whose type this is.
-    let real: unsafe extern "C" fn(Pointer, usize) -> Pointer = unsafe { transmute(real) };
-    // SAFETY: at a hook's first instruction the stack pointer points to the return address.
-    let return_address = unsafe { *sp };
-    let folded = thread::peek().is_some_and(|slot| slot.unfold(old as usize, size));
-    // glibc's reallocarray jumps to realloc: the return address is then the one of our own call of it, and nothing else
-    // of ours leads here. That holds for threads without a slot, too.
-    if start::is_own_code(return_address) || folded && start::is_libc_code(return_address) {
-        // SAFETY: the caller's arguments; the event is reallocarray's.
-        return unsafe { real(old, size) };
-    }
-    // SAFETY: the caller's block and arguments; the new block is nobody else's.
+
+    let way =
+        Short::way(&REAL.realloc).filter(|way| !way.is_folded() && !is_bootstrap(old as usize));
+    // SAFETY: the caller's block.
+    let Some((way, reallocation)) =
+        way.and_then(|way| Some((way, unsafe { way.moves(old as usize) }?)))
+    else {
+        // SAFETY: the same arguments.
+        return unsafe { fully(old, size, sp, bp) };
+    };
+    // SAFETY: the address is the real function's, whose type this is; the new block is nobody else's.
     unsafe {
-        let reallocation = Reallocation::begin(old as usize);
-        let ptr = real(old, size);
-        let asked = Asked::size(size);
-        reallocation.done(function!(Realloc), ptr as usize, asked, Entry { sp, bp });
+        let ptr = transmute::<usize, Real>(way.real())(old, size);
+        way.moved(
+            function!(Realloc),
+            reallocation,
+            ptr as usize,
+            Asked::size(size),
+        );
         ptr
     }
 }
@@ -681,16 +647,10 @@ pub(super) unsafe extern "C" fn reallocarray(
     if let Some(slot) = thread::peek() {
         slot.end_fold();
     }
-    let asked = Asked::elements(count, size);
+    let asked = Asked { extra: count, size };
+    let function = function!(Reallocarray, Some(log::COUNT));
     // SAFETY: the new block is nobody else's.
-    unsafe {
-        reallocation.done(
-            function!(Reallocarray),
-            ptr as usize,
-            asked,
-            Entry { sp, bp },
-        )
-    };
+    unsafe { reallocation.done(function, ptr as usize, asked, Entry { sp, bp }) };
     ptr
 }
 
@@ -730,26 +690,54 @@ macro_rules! release {
             sp: *const usize,
             bp: usize,
         ) {
-            let real = address(&REAL.$name);
-            if real == 0 || is_bootstrap(ptr as usize) {
-                // SAFETY: as for this function.
-                return unsafe { free_without(ptr, sp, bp) };
+            type Real = unsafe extern "C" fn(Pointer $(, release!(@usize $arg))*);
+
+            #[inline(never)]
+            unsafe extern "C" fn fully(
+                ptr: Pointer,
+                $($arg: usize,)*
+                sp: *const usize,
+                bp: usize,
+            ) {
+                let real = address(&REAL.$name);
+                if real == 0 || is_bootstrap(ptr as usize) {
+                    // SAFETY: as for this function.
+                    return unsafe { free_without(ptr, sp, bp) };
+                }
+                Chunk::fetch(ptr as usize);
+                let function = function!($op);
+                let entry = Entry { sp, bp };
+                let block = Block {
+                    ptr: ptr as usize,
+                    align: $align,
+                    size: $size,
+                };
+                // SAFETY: the block is the caller's until the real call; the address is the real function's, whose type this is.
+                unsafe {
+                    let t = function.takes(block, entry);
+                    let call = Call::enter();
+                    transmute::<usize, Real>(real)(ptr $(, $arg)*);
+                    function.took(call, t, entry);
+                }
             }
-            Chunk::fetch(ptr as usize);
-            let function = function!($op);
-            let entry = Entry { sp, bp };
+
             let block = Block {
                 ptr: ptr as usize,
                 align: $align,
                 size: $size,
             };
-            // SAFETY: the block is the caller's until the real call; the address is the real function's, whose type this is.
+            let way = Short::way(&REAL.$name).filter(|_| !is_bootstrap(block.ptr));
+            let function = function!($op);
+            // SAFETY: the block is the caller's until the real call.
+            let Some((way, t)) = way.and_then(|way| Some((way, unsafe { way.takes(function, block) }?))) else {
+                // SAFETY: the same arguments.
+                return unsafe { fully(ptr, $($arg,)* sp, bp) };
+            };
+            // SAFETY: the address is the real function's, whose type this is.
             unsafe {
-                let t = function.takes(block, entry);
-                let call = Call::enter();
-                let real: unsafe extern "C" fn(Pointer $(, release!(@usize $arg))*) = transmute(real);
-                real(ptr $(, $arg)*);
-                function.took(call, t, entry);
+                let call = way.enter();
+                transmute::<usize, Real>(way.real())(ptr $(, $arg)*);
+                function.took(call, t, Entry::UNKNOWN);
             }
         }
     };

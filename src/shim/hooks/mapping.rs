@@ -80,7 +80,7 @@ unsafe fn map(place: &AtomicUsize, call: &Mmap, caller: &Caller) -> Pointer {
         line.signed(log::FD, call.fd.into());
         line.num(log::OFFSET, call.offset as u64);
         if errno != 0 {
-            log::put_errno(line, errno);
+            line.errno(errno);
         }
         stack.put(line);
     });
@@ -163,7 +163,7 @@ pub(super) unsafe extern "C" fn munmap(
         line.addr(log::ADDR, addr as usize);
         line.num(log::SIZE, size as u64);
         if errno != 0 {
-            log::put_errno(line, errno);
+            line.errno(errno);
         }
         stack.put(line);
     });
@@ -215,7 +215,7 @@ pub(super) unsafe extern "C" fn mremap(
         if errno == 0 {
             line.addr(log::ADDR, addr as usize);
         } else {
-            log::put_errno(line, errno);
+            line.errno(errno);
         }
         stack.put(line);
     });
@@ -256,7 +256,7 @@ pub(super) unsafe extern "C" fn mprotect(
         line.num(log::SIZE, size as u64);
         line.num(log::PROT, prot as u32 as u64);
         if errno != 0 {
-            log::put_errno(line, errno);
+            line.errno(errno);
         }
         stack.put(line);
     });
@@ -297,7 +297,7 @@ fn move_break<A: Copy>(
             line.addr(log::FROM, if from == 0 { first } else { from });
             line.addr(log::TO, to);
         } else {
-            log::put_errno(line, errno);
+            line.errno(errno);
         }
         stack.put(line);
     });

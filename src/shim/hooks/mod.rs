@@ -9,6 +9,7 @@
 mod heap;
 mod mapping;
 mod process;
+mod short;
 
 use core::arch::naked_asm;
 

@@ -16,6 +16,13 @@ pub(crate) struct Caller {
 }
 
 impl Caller {
+    /// Of a call whose stack nobody wants.
+    pub(crate) const UNKNOWN: Caller = Caller {
+        ip: 0,
+        sp: 0,
+        bp: 0,
+    };
+
     /// From the registers at a hook's first instruction.
     ///
     /// # Safety

@@ -60,7 +60,7 @@ pub(crate) const OPS: [&str; 7] = [
     "munmap",
 ];
 
-/// The room that the line of a heap call takes until it is finished.
+/// The room that there must be behind the text for the line of a heap call.
 const ROOM: u64 = size_of::<HeapText>() as u64;
 
 const ENTRIES_AT: u64 = 4096;
@@ -188,16 +188,14 @@ impl Target {
         self.top() + ROOM > self.tail_word(control::EXTENT_TABLE)
     }
 
-    /// Whether the first thread, in its first buffer, has a line under way: behind a line's end there is no other line.
+    /// Whether the first thread, in its first buffer, has a line under way: only its room holds a NUL.
     pub(crate) fn line_is_open(&self) -> bool {
-        let room = self.top().checked_sub(ROOM);
-        let room = room.filter(|room| *room > HEADER_SIZE as u64);
-        room.is_some_and(|room| {
-            let text = self
-                .tail_word(CONTROL_SIZE + room as usize - 1)
-                .to_le_bytes();
-            text[0] == b'\n' && text[1] != b'{'
-        })
+        let text = HEADER_SIZE as u64..self.top().min(self.tail_word(control::EXTENT_TABLE));
+        let mut bytes = vec![0; text.end.saturating_sub(text.start) as usize];
+        let tail = self.tail();
+        tail.read_exact_at(&mut bytes, CONTROL_SIZE as u64 + text.start)
+            .unwrap();
+        bytes.contains(&0)
     }
 
     /// Where the text of the first thread's first buffer ends.
@@ -206,12 +204,15 @@ impl Target {
     }
 
     fn tail_word(&self, at: usize) -> u64 {
+        let mut bytes = [0; 8];
+        self.tail().read_exact_at(&mut bytes, at as u64).unwrap();
+        u64::from_le_bytes(bytes)
+    }
+
+    fn tail(&self) -> File {
         let mut tail = self.log_of(self.tracee.id()).into_os_string();
         tail.push(".tail");
-        let tail = File::open(tail).expect("a live image has a tail");
-        let mut bytes = [0; 8];
-        tail.read_exact_at(&mut bytes, at as u64).unwrap();
-        u64::from_le_bytes(bytes)
+        File::open(tail).expect("a live image has a tail")
     }
 
     /// Whether the process has blocked all signals.
