@@ -15,15 +15,15 @@
 use crate::owner::Owner;
 use crate::slot::Slot;
 use crate::sys::Errno;
-use crate::{clock, file, image, owner, sys};
+use crate::{align, clock, file, image, owner, sys};
 use core::sync::atomic::{AtomicU64, Ordering::*};
 use memspy_log::tail::{HEADER_SIZE, VOID, control, header};
-use memspy_log::{Line, Op, key, tag};
+use memspy_log::{HeapText, Line, Op, key, tag};
 
 /// The longest block line, and so the room that must lie before a run.
 pub(crate) const MAX_BLOCK: usize = 384;
 
-const _: () = assert!(MAX_BLOCK + 64 <= HEADER_SIZE);
+const _: () = assert!(MAX_BLOCK + FIELDS <= HEADER_SIZE);
 
 /// What may be written of a buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -247,13 +247,23 @@ fn write_run(slot: &Slot, run: &Run, last: bool) -> Result<(), Errno> {
         sample: true,
     };
     let head = block_line(&block, &mut room);
-    let from = run.start - head as u64;
+    let bytes = head as u64 + run.end - run.start;
+    let blanks = if bytes < align::WORTH {
+        0
+    } else {
+        align::blanks(bytes, (HEADER_SIZE - FIELDS - head) as u64)
+    };
+    let from = run.start - head as u64 - blanks;
     // SAFETY: the bytes before a run are header space or text that is in the log already.
     unsafe {
         let place = slot.buffer().add(from as usize);
         core::ptr::copy_nonoverlapping(room.as_ptr(), place, head);
+        if blanks > 0 {
+            place.add(head - 1).write_bytes(b' ', blanks as usize);
+            place.add(head - 1 + blanks as usize).write(b'\n');
+        }
     }
-    let len = head as u64 + run.end - run.start;
+    let len = blanks + bytes;
     let off = image::word(control::LOG_END).fetch_add(len, AcqRel);
     slot.field(header::FLUSH_FROM).store(from, Relaxed);
     slot.field(header::FLUSH_OFF).store(off, Release);
@@ -265,6 +275,8 @@ fn write_run(slot: &Slot, run: &Run, last: bool) -> Result<(), Errno> {
 
 /// `first_n` after the write under way; private to this module, no reader needs it.
 const PENDING_N: usize = 64;
+/// Bytes of a buffer's header that are in use.
+const FIELDS: usize = PENDING_N + 8;
 
 /// Writes the range that step 3 has settled.
 fn finish_write(slot: &Slot) -> Result<(), Errno> {
@@ -295,4 +307,7 @@ fn empty(slot: &Slot, top: u64) {
     slot.field(header::FLUSHED)
         .store(HEADER_SIZE as u64, Release);
     slot.field(header::FLUSH_LEN).store(0, Release);
+    if slot.size() >= align::WORTH {
+        slot.fill_to(align::limit(slot.size(), size_of::<HeapText>() as u64));
+    }
 }

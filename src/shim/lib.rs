@@ -14,6 +14,7 @@
 // Test harness and fuzzer must not export the hooks, and much of the shim is used by nothing else.
 #![cfg_attr(any(test, fuzzing), allow(dead_code, unused_imports))]
 
+mod align;
 mod alone;
 mod arena;
 mod bootstrap;

@@ -64,6 +64,8 @@ pub(crate) struct Slot {
     buffer: AtomicPtr<u8>,
     /// The buffer's size.
     size: AtomicU64,
+    /// Where it counts as full.
+    limit: AtomicU64,
     /// Events that the stream has had, lost ones included. Private, so that a forked child knows it.
     n: AtomicU64,
     /// Smallest and largest time in the buffer.
@@ -92,6 +94,7 @@ impl Slot {
         Slot {
             buffer: AtomicPtr::new(null_mut()),
             size: AtomicU64::new(0),
+            limit: AtomicU64::new(0),
             n: AtomicU64::new(0),
             t_min: AtomicU64::new(u64::MAX),
             t_max: AtomicU64::new(0),
@@ -114,6 +117,18 @@ impl Slot {
     pub(crate) fn attach(&self, buffer: *mut u8, size: usize) {
         self.buffer.store(buffer, Relaxed);
         self.size.store(size as u64, Relaxed);
+        self.fill_to(size as u64);
+    }
+
+    /// The buffer counts as full where a line would reach beyond `limit`, which lies inside it.
+    pub(crate) fn fill_to(&self, limit: u64) {
+        self.limit.store(limit, Relaxed);
+    }
+
+    /// Where the buffer counts as full.
+    #[inline(always)]
+    pub(crate) fn limit(&self) -> u64 {
+        self.limit.load(Relaxed)
     }
 
     /// The buffer's start.
@@ -363,7 +378,7 @@ impl Slot {
         unsafe { self.buffer().add(at as usize) }
     }
 
-    /// Step 1: takes `len` bytes of room, if the buffer has `reach` bytes and is still the one; answers where.
+    /// Step 1: takes `len` bytes of room, if there are `reach` bytes left and the buffer is still the one; answers where.
     #[inline(always)]
     fn take_room(
         &self,
@@ -374,7 +389,7 @@ impl Slot {
         // SAFETY: `top` is the header's field, and only the owner writes it while it makes lines.
         let at = unsafe { add_local(self.top(), len as u64) };
         let is_still = is_still();
-        if is_still && at + reach as u64 <= self.size() {
+        if is_still && at + reach as u64 <= self.limit() {
             return Ok(at);
         }
         // SAFETY: as above.

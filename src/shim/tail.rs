@@ -16,7 +16,8 @@ pub(crate) const FIRST_SIZE: usize = 16 << 10;
 pub(crate) const LATER_SIZE: usize = 64 << 10;
 /// Size of the buffer of a thread that has filled one of those. The kernel needs 13 ns for an event's bytes when they
 /// come in writes of this size, 25 in writes of 64 KiB (two million pairs of malloc and free, ext4).
-pub(crate) const BUSY_SIZE: usize = 512 << 10;
+/// The page more is for the header, so that a write can have the round length.
+pub(crate) const BUSY_SIZE: usize = (512 << 10) + 4096;
 
 /// Where the extents are mapped, and their lengths: a forked child puts its own memory over them.
 static PLACES: [AtomicPtr<u8>; MAX_EXTENTS] = [const { AtomicPtr::new(null_mut()) }; MAX_EXTENTS];

@@ -196,7 +196,7 @@ struct Made {
 
 fn make_room_undisturbed(slot: &'static Slot, len: usize, nested: bool) -> Made {
     let top = slot.field(header::TOP).load(Relaxed);
-    if top + len as u64 <= slot.size() {
+    if top + len as u64 <= slot.limit() {
         // A handler came between and made room.
         return Made {
             room: true,
