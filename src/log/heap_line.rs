@@ -63,21 +63,23 @@ pub struct Release {
     pub stack: u32,
 }
 
-/// A time's digits: all but the last four, their number, and the value of the last four.
+/// A time: how many digits it has but for the last four, and the value of those.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Time {
-    /// The first digits, eight and eight, then bytes that mean nothing.
-    pub high: [u64; 2],
-    /// How many digits that is.
+    /// From 1 to 16.
     pub len: usize,
-    /// The value of the last four.
+    /// Below [`LAST_FOUR`].
     pub low: u32,
 }
 
 /// Formats the two numbers that every line has. [`Portable`] needs nothing; who writes many lines may know shorter ways.
 pub trait Digits {
-    /// A time's digits. `None` if it has less than five, or if there is no way at the moment.
+    /// Measures a time. `None` if it has less than five digits, or if there is no way at the moment.
     fn time(&self, t: u64) -> Option<Time>;
+
+    /// The digits of a time that was measured just now, but for the last four: eight and eight, then bytes that mean
+    /// nothing.
+    fn high(&self, t: u64) -> [u64; 2];
 
     /// Sixteen hexadecimal digits, the highest first, each counted from the character in its place of `zero`: that is
     /// `'0'`, but for digits that are known to be 0, of which it makes something else.
@@ -95,24 +97,23 @@ const EIGHT: u64 = 100_000_000;
 
 impl Digits for Portable {
     fn time(&self, t: u64) -> Option<Time> {
-        let (high, low) = (t / LAST_FOUR, (t % LAST_FOUR) as u32);
-        if high == 0 {
-            return None;
-        }
+        let len = (t / LAST_FOUR).checked_ilog10()? as usize + 1;
+        let low = (t % LAST_FOUR) as u32;
+        Some(Time { len, low })
+    }
+
+    fn high(&self, t: u64) -> [u64; 2] {
+        let high = t / LAST_FOUR;
         let (first, last) = (high / EIGHT, (high % EIGHT) as u32);
-        let (digits, len) = match first {
-            0 => upto8(last),
-            first => upto8(first as u32),
-        };
-        let mut word = u128::from(u64::from_le_bytes(digits));
-        if first != 0 {
-            word |= u128::from(u64::from_le_bytes(eight(last))) << (8 * len);
+        if first == 0 {
+            let (digits, _) = upto8(last);
+            return [u64::from_le_bytes(digits), 0];
         }
-        Some(Time {
-            high: [word as u64, (word >> 64) as u64],
-            len: if first == 0 { len } else { len + 8 },
-            low,
-        })
+        let (digits, len) = upto8(first as u32);
+        let [first, last] =
+            [digits, eight(last)].map(|digits| u128::from(u64::from_le_bytes(digits)));
+        let word = first | last << (8 * len);
+        [word as u64, (word >> 64) as u64]
     }
 
     #[inline(always)]
@@ -293,7 +294,7 @@ impl HeapCall for Acquire {
     #[inline(always)]
     fn write(self, line: &Measured<AcquireNumbers>, text: &mut HeapText, digits: &impl Digits) {
         let call = &line.call;
-        let time_at = begin(text, self.opening, &line.time);
+        let time_at = begin(text, self.opening, (self.t, &line.time), digits);
         let ptr_at = line.len - tail_len(call.ptr, call.stack);
         close(text, ptr_at, digits, (call.ptr, call.stack));
         let mut at = time_at + 4;
@@ -381,7 +382,7 @@ impl HeapCall for Release {
     #[inline(always)]
     fn write(self, line: &Measured<ReleaseNumbers>, text: &mut HeapText, digits: &impl Digits) {
         let ReleaseNumbers { ptr, stack } = line.call;
-        let time_at = begin(text, self.opening, &line.time);
+        let time_at = begin(text, self.opening, (self.t, &line.time), digits);
         let ptr_at = time_at + 4;
         close(text, ptr_at, digits, (ptr, stack));
         put(text, ptr_at, PTR_KEY);
@@ -435,9 +436,14 @@ fn tail_len(ptr: Address, stack: StackNumber) -> usize {
 /// They are written last: until the clock has answered, the processor makes the rest of the line, and while it makes these
 /// digits it is on its way to the next event's clock.
 #[inline(always)]
-fn begin(text: &mut HeapText, opening: &Tag, time: &Time) -> usize {
+fn begin(
+    text: &mut HeapText,
+    opening: &Tag,
+    (t, time): (u64, &Time),
+    digits: &impl Digits,
+) -> usize {
     put(text, 1, &opening.bytes);
-    let [first, second] = time.high.map(u64::to_le_bytes);
+    let [first, second] = digits.high(t).map(u64::to_le_bytes);
     put(text, 1 + opening.len, &first);
     put(text, 1 + opening.len + 8, &second);
     1 + opening.len + time.len

@@ -24,7 +24,9 @@ pub(crate) fn upto8(value: u32) -> ([u8; 8], usize) {
 }
 
 /// The numbers below 1000: their digits without leading zeros, the first one lowest, and in the upper byte how many.
-static THREE: [u32; 1024] = {
+///
+/// Not a static: the one of another crate would be reached through a table of addresses.
+const THREE: &[u32; 1024] = &{
     let mut table = [0; 1024];
     let mut value = 0;
     while value < 1000 {
@@ -44,7 +46,7 @@ pub(crate) fn upto3(value: u32) -> ([u8; 4], usize) {
 }
 
 /// The numbers below 100 as two digits, the first one lowest.
-static TWO: [u16; 128] = {
+const TWO: &[u16; 128] = &{
     let mut table = [0; 128];
     let mut value = 0;
     while value < 100 {

@@ -127,3 +127,37 @@ fn entry(base: usize) -> Option<&'static Heap> {
     }
     None
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_heap_is_of_one_until_another_thread_has_a_block_of_it_and_never_again() {
+        let base = 0x7654 * HEAP_SIZE;
+        assert!(!is_of_one(base, 3), "nobody knows it");
+        assert_eq!(note(base, 4096, 3), Some(0));
+        assert!(is_known(base, 4096) && !is_known(base, 8192));
+        assert!(is_of_one(base, 3) && is_of_one(base, 3));
+        assert_eq!(note(base, 8192, 3), Some(4096), "grown");
+        assert_eq!(note(base, 8192, 3), None, "known");
+        assert!(is_of_one(base, 3));
+        assert!(!is_of_one(base, 4), "another thread");
+        assert!(!is_of_one(base, 3) && !is_of_one(base, 4));
+    }
+
+    #[test]
+    fn a_heap_that_a_second_thread_notes_is_of_several() {
+        let base = 0x7655 * HEAP_SIZE;
+        assert_eq!(note(base, 4096, 5), Some(0));
+        assert_eq!(note(base, 8192, 6), Some(4096));
+        assert!(!is_of_one(base, 5) && !is_of_one(base, 6));
+    }
+
+    #[test]
+    fn a_heap_that_a_thread_without_a_number_met_is_of_nobody_that_has_one() {
+        let base = 0x7656 * HEAP_SIZE;
+        assert_eq!(note(base, 4096, NOBODY), Some(0));
+        assert!(!is_of_one(base, 7));
+    }
+}

@@ -45,6 +45,15 @@ pub(crate) enum Committed {
     Moved,
 }
 
+/// Room for a line.
+struct Room {
+    /// Its first byte.
+    first: *mut u8,
+    /// The buffer's end of text, which stands at `end` unless a nested event has come behind.
+    top: *mut u64,
+    end: u64,
+}
+
 /// The last time's digits but for the last four. Changed only by a line that has interrupted no other: an interrupted one
 /// finds them as they were.
 struct TimeDigits {
@@ -304,12 +313,12 @@ impl Slot {
         build: impl FnOnce(&mut Line),
     ) -> Committed {
         let outer = self.begin_line();
-        let at = match self.take_room(MAX, MAX, || thread::is_current(self)) {
-            Ok(at) => at,
+        let taken = match self.take_room(MAX, MAX, || thread::is_current(self)) {
+            Ok(taken) => taken,
             Err(why) => return self.end_line(outer, why),
         };
         // SAFETY: the room's bytes are this line's alone.
-        let room = unsafe { core::slice::from_raw_parts_mut(self.text(at), MAX) };
+        let room = unsafe { core::slice::from_raw_parts_mut(taken.first, MAX) };
         let mut line = Line::new(room, tag);
         build(&mut line);
         let Some(len) = line.finish() else {
@@ -321,12 +330,11 @@ impl Slot {
             let behind = behind.iter_mut().take(Line::SLACK);
             behind.for_each(|byte| *byte = 0);
         }
-        let end = at + MAX as u64;
         // SAFETY: as in `take_room`.
-        if !unsafe { replace_local(self.top(), end, at + len as u64) } {
+        if !unsafe { replace_local(taken.top, taken.end, taken.end - (MAX - len) as u64) } {
             stretch(room, len);
         }
-        self.commit(at, times);
+        self.commit(taken.first, times);
         self.end_line(outer, self.committed())
     }
 
@@ -339,14 +347,14 @@ impl Slot {
         let Some(line) = call.measure(digits) else {
             return self.end_line(outer, Committed::Full);
         };
-        let at = match self.take_room(line.len(), REACH, || ready.is_still()) {
-            Ok(at) => at,
+        let first = match self.take_room(line.len(), REACH, || ready.is_still()) {
+            Ok(taken) => taken.first,
             Err(why) => return self.end_line(outer, why),
         };
-        // SAFETY: the buffer has so much text behind `at`; of it, only the line's own bytes are written.
-        let text = unsafe { &mut *self.text(at).cast::<HeapText>() };
+        // SAFETY: the buffer has so much text from there on; of it, only the line's own bytes are written.
+        let text = unsafe { &mut *first.cast::<HeapText>() };
         call.write(&line, text, digits);
-        self.commit(at, call.times());
+        self.commit(first, call.times());
         self.end_line(outer, self.committed())
     }
 
@@ -365,35 +373,31 @@ impl Slot {
         committed
     }
 
-    /// The end of the text.
-    #[inline(always)]
-    fn top(&self) -> *mut u64 {
-        self.field(header::TOP).as_ptr()
-    }
-
-    /// A place in the buffer.
-    #[inline(always)]
-    fn text(&self, at: u64) -> *mut u8 {
-        // SAFETY: callers have made sure that it lies inside the buffer.
-        unsafe { self.buffer().add(at as usize) }
-    }
-
-    /// Step 1: takes `len` bytes of room, if there are `reach` bytes left and the buffer is still the one; answers where.
+    /// Step 1: takes `len` bytes of room, if there are `reach` bytes left and the buffer is still the one.
     #[inline(always)]
     fn take_room(
         &self,
         len: usize,
         reach: usize,
         is_still: impl FnOnce() -> bool,
-    ) -> Result<u64, Committed> {
-        // SAFETY: `top` is the header's field, and only the owner writes it while it makes lines.
-        let at = unsafe { add_local(self.top(), len as u64) };
+    ) -> Result<Room, Committed> {
+        let buffer = self.buffer();
+        // SAFETY: an attached buffer begins with its header.
+        let top = unsafe { buffer.add(header::TOP) }.cast();
+        // SAFETY: only the owner writes the field while it makes lines.
+        let at = unsafe { add_local(top, len as u64) };
+        let end = at + len as u64;
         let is_still = is_still();
         if is_still && at + reach as u64 <= self.limit() {
-            return Ok(at);
+            return Ok(Room {
+                // SAFETY: the limit lies inside the buffer.
+                first: unsafe { buffer.add(at as usize) },
+                top,
+                end,
+            });
         }
         // SAFETY: as above.
-        unsafe { replace_local(self.top(), at + len as u64, at) };
+        unsafe { replace_local(top, end, at) };
         Err(if is_still {
             Committed::Full
         } else {
@@ -401,15 +405,15 @@ impl Slot {
         })
     }
 
-    /// The end of step 2, and step 3.
+    /// The end of step 2, and step 3, of the line that begins at `first`.
     #[inline(always)]
-    fn commit(&self, at: u64, (t, until): (u64, u64)) {
+    fn commit(&self, first: *mut u8, (t, until): (u64, u64)) {
         self.note_times(t, until);
         // SAFETY: `n` is written by the owner alone.
         unsafe { increment_local(self.n.as_ptr()) };
         compiler_fence(SeqCst);
         // SAFETY: the room is this line's alone; volatile, so that the commit stays behind the body.
-        unsafe { self.text(at).write_volatile(b'{') };
+        unsafe { first.write_volatile(b'{') };
         compiler_fence(SeqCst);
     }
 
@@ -472,7 +476,7 @@ impl Pen<'_> {
         // A handler that comes between finds none.
         kept.from.store(NEVER, Relaxed);
         compiler_fence(SeqCst);
-        for (word, digits) in kept.high.iter().zip(time.high) {
+        for (word, digits) in kept.high.iter().zip(Portable.high(t)) {
             word.store(digits, Relaxed);
         }
         kept.len.store(time.len, Relaxed);
@@ -487,15 +491,22 @@ impl Digits for Pen<'_> {
     #[inline(always)]
     fn time(&self, t: u64) -> Option<Time> {
         let kept = &self.slot.time_digits;
-        let is_kept = t.wrapping_sub(kept.from.load(Relaxed)) < LAST_FOUR;
-        if !is_kept && !self.keep_digits(t) {
-            return None;
+        let mut low = t.wrapping_sub(kept.from.load(Relaxed));
+        if low >= LAST_FOUR {
+            if !self.keep_digits(t) {
+                return None;
+            }
+            low = t.wrapping_sub(kept.from.load(Relaxed));
         }
         Some(Time {
-            high: [0, 1].map(|i| kept.high[i].load(Relaxed)),
             len: kept.len.load(Relaxed),
-            low: t.wrapping_sub(kept.from.load(Relaxed)) as u32,
+            low: low as u32,
         })
+    }
+
+    #[inline(always)]
+    fn high(&self, _t: u64) -> [u64; 2] {
+        [0, 1].map(|i| self.slot.time_digits.high[i].load(Relaxed))
     }
 
     #[inline(always)]
@@ -532,6 +543,9 @@ mod tests {
             let t = (step % 7) * 10u64.pow((step % 19) as u32) + step * 1_003;
             for _ in 0..2 {
                 assert_eq!(pen.time(t), Portable.time(t), "{t}");
+                if pen.time(t).is_some() {
+                    assert_eq!(pen.high(t), Portable.high(t), "{t}");
+                }
             }
             value = value
                 .wrapping_mul(6_364_136_223_846_793_005)
@@ -552,9 +566,10 @@ mod tests {
         let slot = Slot::new();
         let [outer, inner] =
             [0, stack_pointer() + (1 << 20)].map(|outer| Pen { slot: &slot, outer });
-        let time = outer.time(123_456_789);
+        outer.time(123_456_789);
+        let high = outer.high(123_456_789);
         assert_eq!(inner.time(987_654_321), None);
         assert_eq!(inner.time(123_456_790).map(|time| time.low), Some(6790));
-        assert_eq!(outer.time(123_456_789), time);
+        assert_eq!(outer.high(123_456_789), high);
     }
 }
