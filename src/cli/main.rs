@@ -42,6 +42,7 @@ mod sites;
 mod size;
 mod snapshot;
 mod summary;
+mod survivors;
 mod symbol_worker;
 mod terminal;
 mod timeline;

@@ -6,6 +6,7 @@ use std::io::{self, Write as _};
 use std::path::PathBuf;
 
 use clap::ValueEnum;
+use memspy_analysis::lineage::Lineage;
 
 use crate::colour::Colour;
 use crate::exit::{self, Failure};
@@ -15,6 +16,7 @@ use crate::preflight::Program;
 use crate::recorded::Recorded;
 use crate::shim_file;
 use crate::summary;
+use crate::survivors::survivors;
 use crate::terminal::{say, show};
 use crate::untraced::untraced;
 
@@ -197,6 +199,11 @@ pub(crate) fn run(args: Args) -> anyhow::Result<u8> {
 
 /// Says what was recorded and where.
 fn report(directory: &LogDir, ended: &Ended, args: &Args, follow: bool) {
+    let survivors = if follow {
+        survivors(directory)
+    } else {
+        Vec::new()
+    };
     let logs = match directory.new_logs() {
         Ok(logs) => logs,
         Err(error) => {
@@ -211,6 +218,12 @@ fn report(directory: &LogDir, ended: &Ended, args: &Args, follow: bool) {
     let recorded = Recorded::read(&logs, summarise);
     for sentence in untraced(&recorded.images, ended.pid, follow) {
         say(&format!("warning: {sentence}"));
+    }
+    for survivor in survivors {
+        let has_log = |image: &Lineage| image.pid == survivor.pid;
+        if !recorded.images.iter().any(has_log) {
+            say(&format!("warning: {}", survivor.without_log()));
+        }
     }
     if logs.is_empty() {
         directory.remove_if_empty();

@@ -465,6 +465,28 @@ fn a_child_that_outlives_the_program_is_inconclusive() {
 }
 
 #[test]
+fn a_child_that_outlives_the_program_and_has_made_no_call_is_inconclusive() {
+    let (program, dir) = (compile("leaves_child.c"), TestDir::new());
+    finish(Command::new("mkfifo").arg(dir.join("wait"))).success();
+    let start = |arguments: &[&str]| {
+        let mut command = memspy();
+        command
+            .current_dir(dir.path())
+            .args(arguments)
+            .arg(&program);
+        finish(&mut command)
+    };
+    let release = || fs::write(dir.join("wait"), "go").expect("the child reads");
+    let judged = start(&["check", "--"]).code(125);
+    let says = format!("({}) still runs and has no log", "leaves_child");
+    assert!(judged.stderr().contains(&says), "{judged}");
+    release();
+    let recorded = start(&["run", "--"]).code(0);
+    assert!(recorded.stderr().contains(&says), "{recorded}");
+    release();
+}
+
+#[test]
 fn the_pool_of_libstdcxx_is_named_and_reachable() {
     let dir = TestDir::new();
     let source = dir.write(

@@ -13,6 +13,7 @@ use crate::exit;
 use crate::launch::{Ended, Launch};
 use crate::log_dir::LogDir;
 use crate::preflight::Program;
+use crate::survivors::survivors;
 use crate::terminal::{say, show};
 
 /// What the logs say, and what is known beside them.
@@ -117,6 +118,8 @@ fn of_program(args: &Args) -> anyhow::Result<Trial> {
         settings,
     };
     let ended = launch.run()?;
+    // Before the logs are looked for: one that is begun in between is there, and says that its process runs.
+    let survivors = survivors(&logs.directory);
     let paths = logs
         .directory
         .new_logs()
@@ -125,6 +128,12 @@ fn of_program(args: &Args) -> anyhow::Result<Trial> {
     let window = args.window.window();
     for path in paths {
         trial.hear(&path, &window);
+    }
+    for survivor in survivors {
+        let heard = |one: &Evidence| one.process.pid == survivor.pid;
+        if !trial.evidence.iter().any(heard) {
+            trial.doubts.push(survivor.without_log());
+        }
     }
     if !trial
         .evidence

@@ -1,0 +1,43 @@
+//! Processes of a recorded tree that outlive the program: a log alone does not tell of one that has made no call yet.
+
+use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
+
+use crate::log_dir::LogDir;
+
+/// A process that still runs.
+pub(crate) struct Survivor {
+    pub(crate) pid: u32,
+    /// Its name, as the kernel has it.
+    name: String,
+}
+
+impl Survivor {
+    /// What to say of it if it has no log.
+    pub(crate) fn without_log(&self) -> String {
+        format!(
+            "process {} ({}) still runs and has no log: it has made no call yet, or libmemspy.so was not loaded into it",
+            self.pid,
+            memspy_analysis::printable(self.name.as_bytes())
+        )
+    }
+}
+
+/// The processes that still run and were told to write their logs into `directory`, by the environment that they were
+/// started with. Those of other users do not show theirs.
+pub(crate) fn survivors(directory: &LogDir) -> Vec<Survivor> {
+    let mut setting = b"MEMSPY_LOG=".to_vec();
+    setting.extend_from_slice(directory.template().as_bytes());
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter_map(|pid: u32| {
+        // A process that has ended but was not waited for has an empty environment.
+        let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
+        let mut settings = environment.split(|byte| *byte == 0);
+        settings.any(|one| one == setting).then_some(())?;
+        let name = fs::read(format!("/proc/{pid}/comm")).ok()?;
+        let name = String::from_utf8_lossy(&name).trim_end().to_owned();
+        Some(Survivor { pid, name })
+    })
+    .collect()
+}
