@@ -4,15 +4,17 @@ import math
 import statistics
 
 
-def median(results, workload, tool):
-    """Median wall seconds, None where a run failed or was not made."""
+def best(results, workload, tool):
+    """Best wall seconds of all rounds, None where a run failed or was not made.
+
+    What else the machine does can only add to a time; of the rounds the best has the least of it."""
     runs = results.get((workload, tool))
-    return statistics.median(run.wall for run in runs) if runs else None
+    return min(run.wall for run in runs) if runs else None
 
 
 def added(results, workload, tool):
     """Wall seconds that a tool adds to the native run; None when it is lost in the noise (1 % of native)."""
-    native, wall = median(results, workload, "native"), median(results, workload, tool)
+    native, wall = best(results, workload, "native"), best(results, workload, tool)
     return None if native is None or wall is None or wall < native * 1.01 else wall - native
 
 
@@ -34,25 +36,25 @@ def rows(header, lines):
 
 
 def wall_table(results, failures, workloads, tools):
-    """Median wall seconds, a row for each workload."""
+    """Best wall seconds, a row for each workload."""
     lines = []
     for workload in workloads:
         cells = [workload]
         for tool in tools:
-            wall = median(results, workload, tool)
+            wall = best(results, workload, tool)
             cells.append(failures.get((workload, tool)) or number(wall, 3))
         lines.append(cells)
     return rows(["wall s"] + tools, lines)
 
 
 def processor_table(results, workloads, tools):
-    """Median processor seconds, helpers of the tool included: what a busy machine pays."""
+    """Least processor seconds, helpers of the tool included: what a busy machine pays."""
     lines = []
     for workload in workloads:
         cells = [workload]
         for tool in tools:
             runs = results.get((workload, tool))
-            spent = statistics.median(run.processor for run in runs) if runs else None
+            spent = min(run.processor for run in runs) if runs else None
             cells.append(number(spent, 3))
         lines.append(cells)
     return rows(["processor s"] + tools, lines)
@@ -106,7 +108,7 @@ def cost_table(results, volumes):
     """Nanoseconds that recording adds to an event."""
     lines = []
     for (workload, tool), volume in volumes.items():
-        extra, wall = added(results, workload, tool), median(results, workload, tool)
+        extra, wall = added(results, workload, tool), best(results, workload, tool)
         if extra and volume.events:
             per = 1e9 / volume.events
             lines.append([workload, tool, number(extra * per, 1), number(wall * per, 1)])
