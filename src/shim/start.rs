@@ -97,15 +97,19 @@ pub(crate) fn start() -> bool {
     let kept = unsafe { *errno };
     let forked = image::pid() != 0;
     let started = begin(pid as i32, forked);
-    if let Err(Failure { what, errno }) = &started {
+    if let Err(Failure { what, errno, log }) = &started {
         if !forked && errno.0 != 0 {
             let name = memspy_log::errno_name(errno.0).unwrap_or("unknown error");
-            say::say(&[
-                what,
-                b": ",
-                name.as_bytes(),
-                b"; this program is not recorded",
-            ]);
+            // The path is last: what is too long is cut.
+            let (advice, path): (&[u8], _) = match log {
+                Some(log) => (
+                    b"; set MEMSPY_LOG to a directory that is there and can be written: ",
+                    log.to_bytes(),
+                ),
+                None => (b"", &b""[..]),
+            };
+            let ending = b"; this program is not recorded";
+            say::say(&[what, b": ", name.as_bytes(), ending, advice, path]);
         }
         if errno.0 != 0 {
             // A log that was begun says, by its tail, that nothing follows.
@@ -127,19 +131,27 @@ struct Failure {
     what: &'static [u8],
     /// 0: as it was asked for, nothing to say.
     errno: Errno,
+    /// The log, where it is the log that can't be made.
+    log: Option<&'static CStr>,
 }
 
 fn failure(what: &'static [u8]) -> impl Fn(Errno) -> Failure {
-    move |errno| Failure { what, errno }
+    move |errno| Failure {
+        what,
+        errno,
+        log: None,
+    }
 }
 
 const NOT_WANTED: Failure = Failure {
     what: b"",
     errno: Errno(0),
+    log: None,
 };
 const NO_MEMORY: Failure = Failure {
     what: b"no memory",
     errno: Errno(libc::ENOMEM),
+    log: None,
 };
 
 fn begin(pid: i32, forked: bool) -> core::result::Result<(), Failure> {
@@ -183,7 +195,11 @@ fn begin(pid: i32, forked: bool) -> core::result::Result<(), Failure> {
     let path = log_path(program, pid).ok_or(NO_MEMORY)?;
     let first_buffer = tail::create(path, &program.boot_id)
         .inspect_err(|_| tail::leave_parents(0))
-        .map_err(failure(b"cannot create the log"))?;
+        .map_err(|errno| Failure {
+            what: b"cannot create the log",
+            errno,
+            log: Some(path),
+        })?;
     pool::start(first_buffer, settings::get().buffer_limit);
     close_out::prepare();
     let mono_ns = if forked {
@@ -197,6 +213,7 @@ fn begin(pid: i32, forked: bool) -> core::result::Result<(), Failure> {
             image::new_generation().ok_or(Failure {
                 what: b"the kernel cannot wipe a page on fork (Linux 4.14 can)",
                 errno: Errno(libc::EINVAL),
+                log: None,
             })
         });
     begun.inspect_err(|failure| tail::abandon(failure.errno))?;
@@ -211,6 +228,7 @@ fn first_start() -> core::result::Result<&'static Program, Failure> {
         return Err(Failure {
             what: b"cannot find libc's functions",
             errno: Errno(libc::ENOSYS),
+            log: None,
         });
     }
     let initial = Initial::find();
@@ -414,7 +432,8 @@ fn log_path(program: &Program, pid: i32) -> Option<&'static CStr> {
 fn parents_state() -> Option<&'static [u8]> {
     kept_text(32 << 10, |line| {
         line.raw(b"{\"pid\":");
-        line.digits(sys::getppid() as u64);
+        // The image is still the parent's; who the child's parent is now may be another.
+        line.digits(image::pid() as u64);
         line.text(const { &key("log") }, image::log_path().to_bytes());
         line.num(const { &key("streams") }, pool::streams());
         line.open(const { &key("cut") });

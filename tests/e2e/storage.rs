@@ -182,7 +182,17 @@ fn a_directory_that_is_missing_or_no_directory_costs_the_log_and_nothing_else() 
     for name in ["missing", "file"] {
         let text = "$MEMSPY $PROGRAM 20000; echo status $?; cat result";
         let recorded = script_both(text, "many_events.c", &place.join(name));
-        assert!(recorded.stderr().starts_with("memspy: "), "{recorded}");
+        let said = recorded.stderr();
+        assert!(
+            said.starts_with("memspy: cannot create the log: "),
+            "{said}"
+        );
+        let place = place.join(name);
+        let where_to = format!(
+            "set MEMSPY_LOG to a directory that is there and can be written: {}",
+            place.display()
+        );
+        assert!(said.contains(&where_to), "{said}");
     }
     assert_eq!(place.names(), ["file"]);
 }

@@ -1,5 +1,5 @@
 /* A child made in one of the ways that there are (`process_kinds KIND`), each making 50 told allocations; the parent makes 100
-   before it and 50 after it. Kinds: fork, _fork (no handlers run), clone (no libc at all), fork_exec (which makes none and
+   before it and 50 after it. Kinds: fork, orphan (whose parent has ended before its first call), _fork (no handlers run), clone (no libc at all), fork_exec (which makes none and
    execs /bin/true), vfork, spawn (which execs /bin/true), exec (this program again, with `child`), exec_fails. Events: parent and child have logs of their own, each with
    its own calls only; a vfork child works in its parent's memory, so its calls are the parent's. */
 #include "oracle.h"
@@ -42,6 +42,14 @@ int main(int argc, char **argv) {
     else id = syscall(SYS_clone, SIGCHLD, NULL, NULL, NULL, 0ul);
     if (id == 0) return child();
     result = reap(id);
+  } else if (!strcmp(kind, "orphan")) {
+    pid_t parent = getpid();
+    id = fork();
+    if (id == 0) {
+      while (getppid() == parent) sched_yield();
+      return child();
+    }
+    result = id < 0;
   } else if (!strcmp(kind, "fork_exec")) {
     id = fork();
     if (id == 0) {
