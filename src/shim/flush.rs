@@ -159,8 +159,12 @@ struct Run {
     events: u64,
 }
 
-/// Whether a line before `top` is not committed (a committed line holds no NUL, an open room does).
+/// Whether a line before `top` is not committed (a committed line holds no NUL, an open room does). The buffer must be the
+/// calling thread's, or a dead one's.
 pub(crate) fn has_gap(slot: &Slot, top: u64) -> bool {
+    if !slot.may_have_gap() {
+        return false;
+    }
     let from = slot.field(header::FLUSHED).load(Relaxed);
     let bytes = text(slot, from, top);
     // SAFETY: reads the slice only; libc's is four times as fast as core's, and it is no cancellation point.
@@ -302,7 +306,7 @@ fn empty(slot: &Slot, top: u64) {
         let text = slot.buffer().add(HEADER_SIZE);
         text.write_bytes(0, (top as usize).saturating_sub(HEADER_SIZE));
     }
-    slot.reset_times();
+    slot.forget_lines();
     slot.field(header::TOP).store(HEADER_SIZE as u64, Release);
     slot.field(header::FLUSHED)
         .store(HEADER_SIZE as u64, Release);

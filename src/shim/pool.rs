@@ -142,6 +142,7 @@ pub(crate) fn widen(from: &Slot) -> Option<&'static Slot> {
 }
 
 fn move_stream(from: &Slot, slot: &'static Slot, tid: u32) -> &'static Slot {
+    slot.take_over();
     slot.begin(from.stream(), tid, from.n());
     from.field(header::THREAD).store(0, Release);
     from.notify(RETIRED);
@@ -159,6 +160,7 @@ fn claim(tid: u32, first: bool) -> Option<&'static Slot> {
     })
     .or_else(|| other_dead(tid, pointer))
     .or_else(|| grow(tid, tail::LATER_SIZE, later_count()))
+    .inspect(|slot| slot.take_over())
 }
 
 /// A buffer that an earlier thread with our id or our thread pointer left.

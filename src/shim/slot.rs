@@ -22,7 +22,7 @@ use crate::x86_64::{self, add_local, increment_local, replace_local, stack_point
 use crate::{image, thread};
 use core::ptr::null_mut;
 use core::sync::atomic::{
-    AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering::*, compiler_fence, fence,
+    AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering::*, compiler_fence, fence,
 };
 use memspy_log::tail::{HEADER_SIZE, control, header, state};
 use memspy_log::{Digits, HeapCall, HeapText, LAST_FOUR, Line, Portable, Tag, Time};
@@ -84,6 +84,8 @@ pub(crate) struct Slot {
     active: AtomicUsize,
     /// [`DIRECT`], [`RETIRED`] or 0.
     attention: AtomicU32,
+    /// Whether a room that was not needed could not be given back. Until the buffer is emptied.
+    left_room: AtomicBool,
     /// Depth of allocator calls that the thread is in; above 0 for ever if a handler jumped out of one.
     in_call: AtomicU32,
     time_digits: TimeDigits,
@@ -109,6 +111,7 @@ impl Slot {
             t_max: AtomicU64::new(0),
             active: AtomicUsize::new(0),
             attention: AtomicU32::new(0),
+            left_room: AtomicBool::new(false),
             in_call: AtomicU32::new(0),
             time_digits: TimeDigits {
                 from: AtomicU64::new(NEVER),
@@ -186,6 +189,11 @@ impl Slot {
         self.n.store(n, Relaxed);
     }
 
+    /// A thread takes the slot over: no line of its own is under way in it.
+    pub(crate) fn take_over(&self) {
+        self.active.store(0, Relaxed);
+    }
+
     /// Begins a stream at event number `n` + 1 in an empty buffer.
     pub(crate) fn begin(&self, stream: u64, tid: u32, n: u64) {
         self.stream.store(stream, Relaxed);
@@ -194,8 +202,7 @@ impl Slot {
         self.attention.store(0, Relaxed);
         self.in_call.store(0, Relaxed);
         self.end_fold();
-        self.active.store(0, Relaxed);
-        self.reset_times();
+        self.forget_lines();
         self.field32(header::TID).store(tid, Relaxed);
         self.field(header::FIRST_N).store(n + 1, Relaxed);
         self.field(header::TOP).store(HEADER_SIZE as u64, Relaxed);
@@ -219,10 +226,22 @@ impl Slot {
         (self.t_min.load(Relaxed), self.t_max.load(Relaxed))
     }
 
-    /// Forgets the times: the buffer is empty.
-    pub(crate) fn reset_times(&self) {
+    /// Forgets what was in the buffer: it is empty.
+    pub(crate) fn forget_lines(&self) {
+        self.reset_times();
+        self.left_room.store(false, Relaxed);
+    }
+
+    fn reset_times(&self) {
         self.t_min.store(u64::MAX, Relaxed);
         self.t_max.store(0, Relaxed);
+    }
+
+    /// Whether a room in the buffer may not be committed. The buffer must be the calling thread's, or a dead one's.
+    ///
+    /// A line that somebody jumped away from leaves its mark in `active`, and every later line puts it back there.
+    pub(crate) fn may_have_gap(&self) -> bool {
+        self.active.load(Relaxed) != 0 || self.left_room.load(Relaxed)
     }
 
     #[inline(always)]
@@ -397,7 +416,9 @@ impl Slot {
             });
         }
         // SAFETY: as above.
-        unsafe { replace_local(top, end, at) };
+        if !unsafe { replace_local(top, end, at) } {
+            self.left_room.store(true, Relaxed);
+        }
         Err(if is_still {
             Committed::Full
         } else {
