@@ -69,6 +69,35 @@ impl Short {
         (!has_news).then_some(t)
     }
 
+    /// Writes the line of a call that gave out a block, if that is all that there is to be told; answers whether it was.
+    /// `began`: of a call that took one back too, when that was, and which.
+    ///
+    /// # Safety
+    /// `ptr` must be a block that nobody else knows yet, or 0.
+    #[inline(always)]
+    unsafe fn tell(
+        self,
+        function: &'static Function,
+        began: Option<(u64, usize)>,
+        ptr: usize,
+        asked: Asked,
+    ) -> bool {
+        // SAFETY: the caller vouches for the block.
+        let Some(now) = (unsafe { self.line_alone(ptr) }) else {
+            return false;
+        };
+        let line = Acquire {
+            opening: function.tag,
+            t: began.map_or(now, |(began, _)| began),
+            moved: began.map(|(began, old)| (now - began, old)),
+            extra: function.extra(asked),
+            size: asked.size as u64,
+            outcome: Outcome::Block(ptr),
+            stack: 0,
+        };
+        heap_call_at_once(self.ready, line)
+    }
+
     /// Notes a call that gave out a block.
     ///
     /// # Safety
@@ -83,22 +112,11 @@ impl Short {
     ) {
         call.leave();
         // SAFETY: the caller vouches for the block.
-        if let Some(t) = unsafe { self.line_alone(ptr) } {
-            let line = Acquire {
-                opening: function.tag,
-                t,
-                moved: None,
-                extra: function.extra(asked),
-                size: asked.size as u64,
-                outcome: Outcome::Block(ptr),
-                stack: 0,
-            };
-            if heap_call_at_once(self.ready, line) {
-                return;
+        unsafe {
+            if !self.tell(function, None, ptr, asked) {
+                function.gave_fully(call, ptr, failure(ptr), asked, Entry::UNKNOWN);
             }
         }
-        // SAFETY: the caller vouches for the block.
-        unsafe { function.gave_fully(call, ptr, failure(ptr), asked, Entry::UNKNOWN) };
     }
 
     /// Notes a call that is about to take a block back; answers its time. `None`: it was not noted.
@@ -156,22 +174,12 @@ impl Short {
         asked: Asked,
     ) {
         moves.call.leave();
+        let began = Some((moves.began, moves.old));
         // SAFETY: the caller vouches for the block.
-        if let Some(until) = unsafe { self.line_alone(ptr) } {
-            let line = Acquire {
-                opening: function.tag,
-                t: moves.began,
-                moved: Some((until - moves.began, moves.old)),
-                extra: function.extra(asked),
-                size: asked.size as u64,
-                outcome: Outcome::Block(ptr),
-                stack: 0,
-            };
-            if heap_call_at_once(self.ready, line) {
-                return;
+        unsafe {
+            if !self.tell(function, began, ptr, asked) {
+                moves.done_fully(function, ptr, asked, Entry::UNKNOWN);
             }
         }
-        // SAFETY: the caller vouches for the block.
-        unsafe { moves.done_fully(function, ptr, asked, Entry::UNKNOWN) };
     }
 }
