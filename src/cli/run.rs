@@ -6,7 +6,6 @@ use std::io::{self, Write as _};
 use std::path::PathBuf;
 
 use clap::ValueEnum;
-use memspy_analysis::lineage::Lineage;
 
 use crate::colour::Colour;
 use crate::exit::{self, Failure};
@@ -16,7 +15,7 @@ use crate::preflight::Program;
 use crate::recorded::Recorded;
 use crate::shim_file;
 use crate::summary;
-use crate::survivors::survivors;
+use crate::survivors::{survivors, without_log};
 use crate::terminal::{say, show};
 use crate::untraced::untraced;
 
@@ -219,11 +218,9 @@ fn report(directory: &LogDir, ended: &Ended, args: &Args, follow: bool) {
     for sentence in untraced(&recorded.images, ended.pid, follow) {
         say(&format!("warning: {sentence}"));
     }
-    for survivor in survivors {
-        let has_log = |image: &Lineage| image.pid == survivor.pid;
-        if !recorded.images.iter().any(has_log) {
-            say(&format!("warning: {}", survivor.without_log()));
-        }
+    let has_log = |pid| recorded.images.iter().any(|image| image.pid == pid);
+    for sentence in without_log(survivors, has_log) {
+        say(&format!("warning: {sentence}"));
     }
     if logs.is_empty() {
         directory.remove_if_empty();

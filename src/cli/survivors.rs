@@ -7,20 +7,24 @@ use crate::log_dir::LogDir;
 
 /// A process that still runs.
 pub(crate) struct Survivor {
-    pub(crate) pid: u32,
+    pid: u32,
     /// Its name, as the kernel has it.
     name: String,
 }
 
-impl Survivor {
-    /// What to say of it if it has no log.
-    pub(crate) fn without_log(&self) -> String {
+/// What to say of the survivors that have no log, one sentence each.
+pub(crate) fn without_log(
+    survivors: Vec<Survivor>,
+    has_log: impl Fn(u32) -> bool,
+) -> impl Iterator<Item = String> {
+    let silent = survivors.into_iter();
+    let silent = silent.filter(move |survivor| !has_log(survivor.pid));
+    silent.map(|Survivor { pid, name }| {
         format!(
-            "process {} ({}) still runs and has no log: it has made no call yet, or libmemspy.so was not loaded into it",
-            self.pid,
-            memspy_analysis::printable(self.name.as_bytes())
+            "process {pid} ({}) still runs and has no log: it has made no call yet, or libmemspy.so was not loaded into it",
+            memspy_analysis::printable(name.as_bytes())
         )
-    }
+    })
 }
 
 /// The processes that still run and were told to write their logs into `directory`, by the environment that they were

@@ -9,7 +9,7 @@ use crate::image;
 use core::sync::atomic::Ordering::Relaxed;
 use memspy_log::tail::{HEADER_SIZE, control};
 
-/// The shortest write, and the smallest buffer, for which it is done.
+/// The shortest write, and the smallest buffer, for which it is done: only a busy thread's buffer has so much.
 pub(crate) const WORTH: u64 = 256 << 10;
 /// Where a write ends: at a multiple of this.
 const PLACE: u64 = 128 << 10;

@@ -8,13 +8,11 @@
 //! process that looks for leaks. So none are set aside where leaks are looked for, and they are given back only if the
 //! process has one thread: else what is left of them, at most [`AHEAD`], stays the log's.
 
-use crate::{file, image, settings, sys};
+use crate::{align, file, image, settings, sys};
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Bytes set aside at once.
 const AHEAD: u64 = 2 << 20;
-/// The shortest write for which any are: only a busy thread's buffer has so much.
-const WORTH: usize = 256 << 10;
 
 /// Up to where in the log there are blocks; 0: none were set aside; [`NEVER`].
 static END: AtomicU64 = AtomicU64::new(0);
@@ -29,7 +27,7 @@ pub(crate) fn forget() {
 /// Makes sure that there are blocks for a long write, and for some after it. `fd`: the log.
 pub(crate) fn ahead(fd: i32, offset: u64, len: usize) {
     let end = offset + len as u64;
-    if len < WORTH || end <= END.load(Relaxed) || settings::leaks() {
+    if (len as u64) < align::WORTH || end <= END.load(Relaxed) || settings::leaks() {
         return;
     }
     if sys::filesystem(fd) != Ok(sys::EXT4) {

@@ -9,7 +9,6 @@ static EVENTS: AtomicBool = AtomicBool::new(true);
 static STACKS: AtomicBool = AtomicBool::new(false);
 static FREE_STACKS: AtomicBool = AtomicBool::new(false);
 static LEAKS: AtomicBool = AtomicBool::new(false);
-static LINES_ONLY: AtomicBool = AtomicBool::new(false);
 static BLOCKS_ONLY: AtomicBool = AtomicBool::new(false);
 
 /// Puts the settings into force; the first call counts.
@@ -19,8 +18,6 @@ pub(crate) fn set(config: &'static Config) {
     STACKS.store(config.stacks != Stacks::Off, Relaxed);
     FREE_STACKS.store(config.free_stacks, Relaxed);
     LEAKS.store(matches!(config.mode, Mode::Leaks | Mode::Full), Relaxed);
-    let lines_only = config.mode == Mode::Events && config.stacks == Stacks::Off;
-    LINES_ONLY.store(lines_only, Relaxed);
     BLOCKS_ONLY.store(config.mode == Mode::Leaks, Relaxed);
 }
 
@@ -54,9 +51,8 @@ pub(crate) fn leaks() -> bool {
 }
 
 /// Whether each call becomes a line without a stack, and that is all. Known only once the image has begun.
-#[inline(always)]
 pub(crate) fn lines_only() -> bool {
-    LINES_ONLY.load(Relaxed)
+    events() && !stacks() && !leaks()
 }
 
 /// Whether live blocks are kept and judged, and that is all. Known only once the image has begun.

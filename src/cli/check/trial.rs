@@ -13,7 +13,7 @@ use crate::exit;
 use crate::launch::{Ended, Launch};
 use crate::log_dir::LogDir;
 use crate::preflight::Program;
-use crate::survivors::survivors;
+use crate::survivors::{survivors, without_log};
 use crate::terminal::{say, show};
 
 /// What the logs say, and what is known beside them.
@@ -129,12 +129,8 @@ fn of_program(args: &Args) -> anyhow::Result<Trial> {
     for path in paths {
         trial.hear(&path, &window);
     }
-    for survivor in survivors {
-        let heard = |one: &Evidence| one.process.pid == survivor.pid;
-        if !trial.evidence.iter().any(heard) {
-            trial.doubts.push(survivor.without_log());
-        }
-    }
+    let has_log = |pid| trial.evidence.iter().any(|one| one.process.pid == pid);
+    trial.doubts.extend(without_log(survivors, has_log));
     if !trial
         .evidence
         .iter()
